@@ -1,0 +1,122 @@
+"""The command line: `lens-hpc VERB FILE-OR-FOLDER key=value ...`.
+
+A verb is a module of that name with `run(target, overrides)`, imported only when called, so that help answers at once.
+"""
+
+import difflib
+import importlib
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lens_hpc import UserError, __version__, logs
+
+
+class Verb(NamedTuple):
+    """What --help says of a verb."""
+
+    target: str
+    summary: str
+    example: str
+
+
+LAUNCH = "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc"
+VERBS = {
+    "simulate": Verb(
+        "OUT",
+        "Make a labelled mock survey: FITS cutouts, catalogue.csv and recipe.yaml in the new folder OUT.",
+        "lens-hpc simulate data/demo/survey objects=4000 seed=0",
+    ),
+    "pack": Verb(
+        "RECIPE",
+        "Pack a catalogue and its images into HDF5 shards and a manifest, as the recipe file describes them.",
+        "lens-hpc pack data/demo/survey/recipe.yaml source=data/demo/survey output=data/demo/shards",
+    ),
+    "train": Verb(
+        "CONFIG",
+        "Train the fusion model on a packed dataset, on as many processes as the launcher starts.",
+        f"{LAUNCH} train configs/train/demo.yaml train.epochs=5",
+    ),
+    "evaluate": Verb(
+        "RUN",
+        "Score a split with a trained run: predictions.parquet, metrics.json and roc.png in RUN/evaluation/SPLIT.",
+        f"{LAUNCH} evaluate runs/demo split=test",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 2 the user's input is at fault."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in {"-h", "--help"}:
+        print(overview())
+    elif verb == "--version":
+        print(f"lens-hpc {__version__}")
+    elif verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        return _refuse(
+            f"unknown verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}")
+        )
+    elif {"-h", "--help"} & set(rest):
+        print(verb_help(verb))
+    elif not rest or "=" in rest[0]:
+        return _refuse(f"{verb} needs its {VERBS[verb].target} first, as in\n  {VERBS[verb].example}")
+    else:
+        return _run(verb, Path(rest[0]), rest[1:])
+    return 0
+
+
+def _run(verb: str, target: Path, overrides: list[str]) -> int:
+    logs.setup(logs.launched_rank())
+    try:
+        importlib.import_module(f"lens_hpc.{verb}").run(target, overrides)
+    except UserError as error:
+        return _refuse(f"{verb}: {error}")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    """Say what is wrong, once: when all ranks fail alike, the launcher ends the others before they speak."""
+    rank = logs.launched_rank()
+    if rank:
+        time.sleep(3)
+    print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
+    return 2
+
+
+def overview() -> str:
+    """Text of `lens-hpc --help`."""
+    lines = [
+        "lens-hpc VERB FILE-OR-FOLDER key=value ...",
+        "",
+        "Train and evaluate strong-lens finders, from a laptop to a cluster.",
+        "",
+    ]
+    for name, verb in VERBS.items():
+        lines += textwrap.wrap(verb.summary, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
+    lines += ["", "Examples, in the order of a first day:"]
+    lines += [f"  {verb.example}" for verb in VERBS.values()]
+    lines += ["", "lens-hpc VERB --help lists the settings of a verb."]
+    lines += ["Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where."]
+    return "\n".join(lines)
+
+
+def verb_help(name: str) -> str:
+    """Text of `lens-hpc VERB --help`: every setting with its default and meaning."""
+    from lens_hpc import config
+
+    verb = VERBS[name]
+    lines = [
+        f"lens-hpc {name} {verb.target} key=value ...",
+        "",
+        verb.summary,
+        "",
+        "Settings (default) and their meaning:",
+    ]
+    for key, default, meaning in config.describe(getattr(config, name.capitalize())):
+        lines += textwrap.wrap(f"{key} ({default})  {meaning}", 110, initial_indent="  ", subsequent_indent=" " * 6)
+    lines += ["", "Example:", f"  {verb.example}"]
+    return "\n".join(lines)
