@@ -1,0 +1,1 @@
+"""The way of the data: catalogue and cutouts, shards, order, augmentation, batches."""
