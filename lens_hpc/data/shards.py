@@ -1,0 +1,243 @@
+"""A dataset on disk: HDF5 shards and the manifest that describes them.
+
+    DATASET/manifest.json
+    DATASET/{train,val,test,...}/shard-00000.h5
+        images    (N, bands, height, width)  as stored, physical values, never normalised
+        features  (N, F) float32, NaN = missing
+        labels    (N,) int8, 1 lens, 0 not, -1 unlabelled
+        ids       (N,) UTF-8
+
+All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view. Rows lie in a seeded
+shuffle of their split. The manifest holds a CRC-32 of each file and of each block of BLOCK_ROWS rows, in which the
+bytes of images, features, labels and ids follow each other.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lens_hpc import UserError
+
+SCHEMA_VERSION = 1
+BLOCK_ROWS = 256
+ALIGNMENT = 4096
+COLUMNS = ("images", "features", "labels", "ids")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardRecord(_Record):
+    """One shard file, relative to the dataset."""
+
+    file: str
+    rows: int
+    bytes: int
+    crc32: str
+    block_crc32: tuple[str, ...]
+
+
+class SplitRecord(_Record):
+    """One split: its class counts and shards."""
+
+    rows: int
+    lenses: int
+    non_lenses: int
+    unlabelled: int
+    shards: tuple[ShardRecord, ...]
+
+
+class Statistics(_Record):
+    """Statistics of the training split alone; missing features are left out."""
+
+    feature_min: tuple[float, ...]
+    feature_max: tuple[float, ...]
+    feature_median: tuple[float, ...]
+    image_max: float
+
+
+class Manifest(_Record):
+    """manifest.json."""
+
+    schema_version: int
+    name: str
+    bands: tuple[str, ...]
+    height: int
+    width: int
+    dtype: str
+    pixel_scale_arcsec: float
+    units: str
+    features: tuple[str, ...]
+    seed: int
+    block_rows: int
+    statistics: Statistics | None
+    splits: dict[str, SplitRecord]
+    recipe: dict[str, Any]
+    created_by: str
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in `folder`; UserError when there is none, or one of another schema."""
+    file = folder / "manifest.json"
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        version = tree.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{file}: schema version {version}, but this lens_hpc reads {SCHEMA_VERSION}; pack it anew")
+        return Manifest.model_validate(tree)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} is not a packed dataset: it has no manifest.json; make one with lens-hpc pack"
+        ) from error
+    except (OSError, json.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise UserError(f"{file}: is damaged ({error}); pack the dataset anew") from error
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of all four columns."""
+
+    images: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+    def crc32(self) -> str:
+        """Checksum of the rows' bytes, in the order of COLUMNS."""
+        crc = 0
+        for name in COLUMNS:
+            crc = zlib.crc32(getattr(self, name).tobytes(), crc)
+        return f"{crc:08x}"
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Strings as the fixed-length UTF-8 that HDF5 stores."""
+    encoded = np.char.encode(ids, "utf-8")
+    return encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize))
+
+
+def write_shard(file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[str, Any]) -> tuple[str, ...]:
+    """Write `blocks` of BLOCK_ROWS rows, `rows` in all, to a new HDF5 file; return the checksum of each block."""
+    checksums = []
+    with h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as shard:
+        shard.attrs.update(attributes)
+        start = 0
+        for block in blocks:
+            for name in COLUMNS:
+                part = getattr(block, name)
+                if start == 0:
+                    shard.create_dataset(name, (rows, *part.shape[1:]), part.dtype)
+                shard[name][start : start + len(part)] = part
+            checksums.append(block.crc32())
+            start += len(block.labels)
+        assert start == rows, f"{file}: {start} rows came, {rows} were announced"
+    return tuple(checksums)
+
+
+def describe_shard(dataset: Path, file: Path, rows: int, block_crc32: tuple[str, ...]) -> ShardRecord:
+    """The manifest's record of a complete shard."""
+    crc = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 24):
+            crc = zlib.crc32(chunk, crc)
+    name = file.relative_to(dataset).as_posix()
+    return ShardRecord(file=name, rows=rows, bytes=file.stat().st_size, crc32=f"{crc:08x}", block_crc32=block_crc32)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where an array lies in a file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def map(self, file: Path) -> np.ndarray:
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(file, self.dtype, "r", self.offset, self.shape)
+
+
+class Split:
+    """The rows of one split, mapped: nothing is read before it is asked for.
+
+    Opening checks size and header of every shard against the manifest and raises UserError with the shard's name.
+    """
+
+    def __init__(self, dataset: Path, name: str) -> None:
+        self.manifest = read_manifest(dataset)
+        if name not in self.manifest.splits:
+            raise UserError(f"{dataset} has no split {name!r}; it has: {', '.join(self.manifest.splits)}")
+        self.name = name
+        self.record = self.manifest.splits[name]
+        self._files = [dataset / shard.file for shard in self.record.shards]
+        self._columns = [
+            _check_header(file, shard, self.manifest)
+            for file, shard in zip(self._files, self.record.shards, strict=True)
+        ]
+        self._ends = np.cumsum([shard.rows for shard in self.record.shards])
+
+    def __len__(self) -> int:
+        return self.record.rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps stay behind when a split is sent to another process: it makes its own."""
+        return {key: value for key, value in self.__dict__.items() if key != "_maps"}
+
+    @cached_property
+    def _maps(self) -> list[dict[str, np.ndarray]]:
+        return [
+            {name: column.map(file) for name, column in columns.items()}
+            for file, columns in zip(self._files, self._columns, strict=True)
+        ]
+
+    def take(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """The given rows (numbers in the split, any order) of one column, as a new array."""
+        first = self._columns[0][column]
+        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        shards = np.searchsorted(self._ends, rows, side="right")
+        for shard in np.unique(shards):
+            here = shards == shard
+            start = self._ends[shard] - self.record.shards[shard].rows
+            out[here] = self._maps[shard][column][rows[here] - start]
+        return out
+
+    def ids(self) -> np.ndarray:
+        """All ids, (N,) strings."""
+        return np.char.decode(self.take("ids", np.arange(len(self))), "utf-8")
+
+
+def _check_header(file: Path, record: ShardRecord, manifest: Manifest) -> dict[str, _Column]:
+    try:
+        size = file.stat().st_size
+        if size != record.bytes:
+            raise UserError(f"{file}: has {size:,} bytes, its manifest says {record.bytes:,}; copy or pack it again")
+        with h5py.File(file, "r", locking=False) as shard:
+            columns = {
+                name: _Column(shard[name].id.get_offset() or 0, shard[name].shape, shard[name].dtype)
+                for name in COLUMNS
+            }
+    except (OSError, KeyError) as error:
+        raise UserError(f"{file}: is missing or damaged ({error}); copy or pack it again") from error
+    shape = (record.rows, len(manifest.bands), manifest.height, manifest.width)
+    if columns["images"].shape != shape or columns["images"].dtype != manifest.dtype:
+        found = f"{columns['images'].shape} {columns['images'].dtype}"
+        raise UserError(f"{file}: holds images {found}, its manifest says {shape} {manifest.dtype}; pack it again")
+    if columns["features"].shape != (record.rows, len(manifest.features)):
+        raise UserError(f"{file}: holds features {columns['features'].shape}, its manifest names {manifest.features}")
+    return columns
