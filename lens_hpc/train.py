@@ -1,0 +1,246 @@
+"""train: fit the fusion model to a packed dataset.
+
+ 1. The settings are read, and the processes come together.
+ 2. Dataset, model, loss, optimizer and schedule are made; what does not fit together is refused before the first step.
+ 3. The run directory is begun, or a run that has finished is left as it is.
+ 4. Each epoch: train, validate over all processes, log, keep the best weights.
+ 5. The last weights become RUN/final, and the run has finished.
+
+A run that was interrupted starts again from its first step.
+"""
+
+import json
+import platform
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+from lens_hpc import UserError, config, files, logs
+from lens_hpc.analysis import metrics
+from lens_hpc.data import order
+from lens_hpc.data.augment import Augmentation
+from lens_hpc.data.loader import Batch, Samples, load
+from lens_hpc.data.shards import Split, read_manifest
+from lens_hpc.engine import checkpoint, optim
+from lens_hpc.engine.accelerator import make_accelerator
+from lens_hpc.engine.score import score
+from lens_hpc.logs import logger
+
+STEPS_BETWEEN_FACTS = 10
+PACKAGES = ("lens_hpc", "torch", "timm", "albumentations", "accelerate", "h5py", "numpy", "scikit-learn")
+
+
+def run(config_file: Path, overrides: list[str]) -> None:
+    """Train as the config file and the overrides say, in as many processes as the launcher started."""
+    settings = config.load(config.Train, config_file, overrides)
+    accelerator = make_accelerator(settings.train.precision, settings.run)
+    trainer = make_trainer(settings, accelerator)
+    if (settings.run / "final" / checkpoint.WEIGHTS).is_file():
+        check_same_run(trainer)
+        logger.info("%s has finished already; name another run=FOLDER to train anew", settings.run)
+        return
+    begin_run(trainer)
+    best_auc = -1.0
+    facts: dict[str, float] = {}
+    for epoch in range(settings.train.epochs):
+        facts = train_epoch(trainer, epoch, facts.get("val_auc"))
+        facts["val_auc"] = validate(trainer)
+        record(trainer, facts)
+        if facts["val_auc"] > best_auc:
+            best_auc = facts["val_auc"]
+            save(trainer, "best", facts)
+    save(trainer, "final", facts)
+    accelerator.end_training()
+    logger.info("best validation AUC %.4f; evaluate it with: lens-hpc evaluate %s", best_auc, settings.run)
+
+
+@dataclass
+class Trainer:
+    """Everything that an epoch needs."""
+
+    settings: config.Train
+    accelerator: Accelerator
+    training: Samples
+    validation: Samples
+    model: torch.nn.Module
+    loss: torch.nn.Module
+    optimizer: Any
+    schedule: CosineAnnealingWarmRestarts
+
+
+def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
+    """Put the parts together; UserError for what cannot work."""
+    data, loop = settings.data, settings.train
+    order.share_of_step(loop.global_batch_size, accelerator.num_processes)
+    splits = {name: open_labelled(data.dataset, name) for name in ("train", "val")}
+    order.steps_per_epoch(len(splits["train"]), loop.global_batch_size)
+    manifest = splits["train"].manifest
+    set_seed(loop.seed)
+    with accelerator.local_main_process_first():  # one download of pretrained weights a node
+        model = checkpoint.make_model(settings.model, manifest)
+    optimizer = optim.make_optimizer(model, settings.optim)
+    schedule = optim.make_schedule(optimizer, settings.schedule)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Trainer(
+        settings,
+        accelerator,
+        Samples(splits["train"], manifest, data.image_scale, Augmentation(settings.augment, loop.seed)),
+        Samples(splits["val"], manifest, data.image_scale),
+        model,
+        optim.make_loss(settings.loss, accelerator.device),
+        optimizer,
+        schedule,
+    )
+
+
+def open_labelled(dataset: Path, name: str) -> Split:
+    """A split with lenses, non-lenses and nothing unlabelled; UserError otherwise."""
+    split = Split(dataset, name)
+    record = split.record
+    if record.unlabelled or not record.lenses or not record.non_lenses:
+        raise UserError(
+            f"{dataset}: the split {name} has {record.lenses} lenses, {record.non_lenses} non-lenses and "
+            f"{record.unlabelled} unlabelled rows; training needs both classes, and labels for all"
+        )
+    return split
+
+
+def check_same_run(trainer: Trainer) -> None:
+    """UserError when RUN was begun with other settings or another dataset."""
+    settings, folder = trainer.settings, trainer.settings.run
+    if not (folder / "config.yaml").is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"run = {folder}: the folder holds something else than a run; name another")
+        return
+    changed = config.differences(config.load(config.Train, folder / "config.yaml"), settings)
+    if read_manifest(folder) != trainer.training.split.manifest:
+        changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
+    if changed:
+        raise UserError(f"run = {folder}: was begun differently; name another run.\n  " + "\n  ".join(changed))
+
+
+def begin_run(trainer: Trainer) -> None:
+    """Make RUN with its config, manifest and environment."""
+    check_same_run(trainer)
+    trainer.accelerator.wait_for_everyone()
+    settings, folder = trainer.settings, trainer.settings.run
+    if trainer.accelerator.is_main_process:
+        files.make_folder(folder)
+        if (folder / "metrics.jsonl").is_file():
+            logger.warning("%s was interrupted; it starts again from the first step", folder)
+        for left_over in ("tensorboard", "best"):
+            shutil.rmtree(folder / left_over, ignore_errors=True)
+        files.write_text(folder / "manifest.json", trainer.training.split.manifest.model_dump_json(indent=1) + "\n")
+        files.write_text(folder / "environment.json", json.dumps(environment(trainer.accelerator), indent=1) + "\n")
+        files.write_text(folder / "metrics.jsonl", "")
+        files.write_text(folder / "config.yaml", config.dump(settings))
+        logger.info(
+            "%s: %s on %d x %s, %s training rows",
+            folder, settings.model.inputs, trainer.accelerator.num_processes, trainer.accelerator.device.type,
+            f"{len(trainer.training.split):,}",
+        )  # fmt: skip
+    trainer.accelerator.init_trackers("tensorboard")
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """What ran where: for environment.json."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "host": platform.node(),
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+    }
+
+
+def train_epoch(trainer: Trainer, epoch: int, last_auc: float | None) -> dict[str, float]:
+    """One pass over the training split; returns what to record."""
+    accelerator, loop = trainer.accelerator, trainer.settings.train
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    sequence = order.epoch_order(len(trainer.training.split), loop.seed, epoch)
+    steps = order.steps_per_epoch(len(sequence), loop.global_batch_size)
+    batches = order.training_batches(sequence, loop.global_batch_size, rank, world_size)
+    title = f"epoch {epoch + 1}/{loop.epochs}"
+    progress = logs.Progress(steps * loop.global_batch_size, title, "cutouts", shown=accelerator.is_main_process)
+    if last_auc is not None:
+        progress.update(0, AUC=f"{last_auc:.4f}")
+    total_loss = torch.zeros((), device=accelerator.device)
+    began = time.monotonic()
+    trainer.model.train()
+    for step, batch in enumerate(load(trainer.training, epoch, batches, trainer.settings.data.workers)):
+        trainer.schedule.step(epoch + step / steps)
+        loss = train_step(trainer, batch.to(accelerator.device))
+        total_loss += loss
+        shown = {"loss": f"{loss.item():.4f}", "lr": f"{lr(trainer):.2e}"} if step % STEPS_BETWEEN_FACTS == 0 else {}
+        progress.update(loop.global_batch_size, **shown)
+    progress.close()
+    mean_loss = float(accelerator.reduce(total_loss, reduction="mean")) / steps
+    if not np.isfinite(mean_loss):
+        raise UserError(
+            f"the loss became {mean_loss} in epoch {epoch + 1} (learning rate {lr(trainer):.1e}); lower optim.lr"
+        )
+    seconds = time.monotonic() - began
+    return {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * steps,
+        "loss": mean_loss,
+        "lr": lr(trainer),
+        "seconds": seconds,
+        "cutouts_per_second": steps * loop.global_batch_size / seconds,
+    }
+
+
+def train_step(trainer: Trainer, batch: Batch) -> torch.Tensor:
+    """One optimizer step; returns the mean loss of this process's share, detached."""
+    loss: torch.Tensor = trainer.loss(trainer.model(batch.images, batch.features), batch.labels)
+    trainer.accelerator.backward(loss)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+    return loss.detach()
+
+
+def validate(trainer: Trainer) -> float:
+    """AUC of the validation split, scored once over all processes."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    checkpoint.average_statistics(trainer.accelerator, model)
+    batch_size = trainer.settings.train.global_batch_size
+    logits = score(trainer.accelerator, model, trainer.validation, batch_size, trainer.settings.data.workers)
+    labels = trainer.validation.split.take("labels", np.arange(len(logits)))
+    return metrics.delong(labels, logits)[0]
+
+
+def record(trainer: Trainer, facts: dict[str, float]) -> None:
+    """Write an epoch's facts to the log, metrics.jsonl and TensorBoard."""
+    trainer.accelerator.log({name: value for name, value in facts.items() if name != "step"}, step=int(facts["step"]))
+    if trainer.accelerator.is_main_process:
+        with (trainer.settings.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
+        logger.info(
+            "epoch %d  loss %.4f  val AUC %.4f  lr %.2e  %.0f cutouts/s",
+            *(facts[name] for name in ("epoch", "loss", "val_auc", "lr", "cutouts_per_second")),
+        )
+
+
+def save(trainer: Trainer, name: str, facts: dict[str, float]) -> None:
+    """Write RUN/best or RUN/final, and wait for it on all processes."""
+    if trainer.accelerator.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        notes = {key: str(value) for key, value in facts.items()}
+        checkpoint.save(trainer.settings.run / name, model, trainer.settings, trainer.training.split.manifest, notes)
+    trainer.accelerator.wait_for_everyone()
+
+
+def lr(trainer: Trainer) -> float:
+    """The learning rate now."""
+    return float(trainer.schedule.get_last_lr()[0])
