@@ -1,0 +1,49 @@
+# The two commands of the README: `make demo` and `make test`. Each sets up .venv first, by way of `make install`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SURVEY := data/demo/survey
+SHARDS := data/demo/shards
+# On the CPU even where there are GPUs: the demo shows the way, not the speed.
+LAUNCH := ACCELERATE_USE_CPU=true $(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml \
+	--main_process_port 0 -m lens_hpc
+
+.PHONY: install demo test clean
+.DELETE_ON_ERROR:
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'lens_hpc needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 2; }
+	@echo 'Installing into .venv (about 6 GB, most of it PyTorch; a few minutes) ...'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(SURVEY)/recipe.yaml: | install
+	$(BIN)/lens-hpc simulate $(SURVEY) objects=4000 seed=0
+
+$(SHARDS)/manifest.json: $(SURVEY)/recipe.yaml
+	$(BIN)/lens-hpc pack $(SURVEY)/recipe.yaml source=$(SURVEY) output=$(SHARDS)
+
+# Fusion, and the ablation that an honest paper shows beside it.
+demo: $(SHARDS)/manifest.json
+	$(LAUNCH) train configs/train/demo.yaml
+	$(LAUNCH) evaluate runs/demo
+	$(LAUNCH) train configs/train/demo.yaml model.inputs=features run=runs/demo-features
+	$(LAUNCH) evaluate runs/demo-features
+	$(LAUNCH) train configs/train/demo.yaml model.inputs=image run=runs/demo-image
+	$(LAUNCH) evaluate runs/demo-image
+	@$(BIN)/python benchmarks/compare.py runs/demo-features runs/demo-image runs/demo
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv data/demo runs/demo runs/demo-features runs/demo-image
