@@ -19,7 +19,7 @@ install: .venv/installed
 	@echo 'Installing into .venv (about 6 GB, most of it PyTorch; a few minutes) ...'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(SURVEY)/recipe.yaml: | install

@@ -24,7 +24,7 @@ def launched_rank() -> int:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line now and then, and at the end. Silent unless `shown`."""
+    """A bar on a terminal, gone at the end; elsewhere a plain line now and then. Silent unless `shown`."""
 
     def __init__(self, total: int, title: str, unit: str, shown: bool = True) -> None:
         self.total, self.title, self.unit = total, title, unit
@@ -45,10 +45,8 @@ class Progress:
             logger.info(self._line())
 
     def close(self) -> None:
-        """Take the bar away; off a terminal, write the last line."""
+        """Take the bar away."""
         self.bar.close()
-        if self.lines:
-            logger.info(self._line())
 
     def rate(self) -> float:
         """Units a second since the start."""

@@ -5,28 +5,22 @@ import pytest
 from lens_hpc import logs
 
 
-def test_progress_off_a_terminal_is_a_plain_last_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with caplog.at_level(logging.INFO, "lens_hpc"):
         progress = logs.Progress(1000, "train", "cutouts")
         progress.update(600, loss="0.5", AUC="0.9")
-        progress.update(400, loss="0.4")
         assert not caplog.messages
-        progress.close()
+        monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
+        progress.update(300, loss="0.4")
     (line,) = caplog.messages
-    assert line.startswith("train  1,000/1,000 cutouts  ")
+    assert line.startswith("train  900/1,000 cutouts  ")
     assert line.endswith(" cutouts/s  loss 0.4  AUC 0.9")
 
 
-def test_progress_speaks_now_and_then(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_other_ranks_is_silent(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
-    with caplog.at_level(logging.INFO, "lens_hpc"):
-        progress = logs.Progress(2, "pack", "rows")
-        progress.update(1)
-        progress.update(1)
-    assert len(caplog.messages) == 2
-
-
-def test_progress_of_other_ranks_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lens_hpc"):
         progress = logs.Progress(1, "pack", "rows", shown=False)
         progress.update(1)
