@@ -109,14 +109,9 @@ def verb_help(name: str) -> str:
     from lens_hpc import config
 
     verb = VERBS[name]
-    lines = [
-        f"lens-hpc {name} {verb.target} key=value ...",
-        "",
-        verb.summary,
-        "",
-        "Settings (default) and their meaning:",
-    ]
+    lines = [f"lens-hpc {name} {verb.target} key=value ...", "", *textwrap.wrap(verb.summary, 100)]
+    lines += ["", "Example:", f"  {verb.example}", "", "Settings, their defaults and meaning:"]
     for key, default, meaning in config.describe(getattr(config, name.capitalize())):
-        lines += textwrap.wrap(f"{key} ({default})  {meaning}", 110, initial_indent="  ", subsequent_indent=" " * 6)
-    lines += ["", "Example:", f"  {verb.example}"]
+        lines.append(f"  {key} = {default}")
+        lines += textwrap.wrap(meaning, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

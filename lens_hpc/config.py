@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -303,7 +303,7 @@ def differences(one: Settings, other: Settings) -> list[str]:
 
 
 def describe(kind: type[Settings], prefix: str = "") -> list[tuple[str, str, str]]:
-    """(dotted key, default, meaning) of every setting, for --help."""
+    """(dotted key, default or `(required)`, meaning) of every setting, for --help."""
     rows = []
     for name, field in kind.model_fields.items():
         group = _group(field.annotation)
@@ -311,8 +311,10 @@ def describe(kind: type[Settings], prefix: str = "") -> list[tuple[str, str, str
             rows += describe(group, f"{prefix}{name}.")
             continue
         default = field.get_default(call_default_factory=True)
-        shown = "required" if default is PydanticUndefined else _shown(default)
-        rows.append((prefix + name, shown, field.description or ""))
+        shown = "(required)" if default is PydanticUndefined else _shown(default)
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        meaning = f"{' | '.join(choices)}: " * bool(choices) + (field.description or "")
+        rows.append((prefix + name, shown, meaning))
     return rows
 
 
