@@ -8,7 +8,7 @@ Paths are relative to the folder that the command runs in.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -32,11 +32,17 @@ from lens_hpc import UserError
 FilePath = Annotated[Path, AfterValidator(Path.expanduser)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 def usable_cpus() -> int:
     """Cores that this process may run on: fewer than the machine's inside a Slurm job."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def step_variable(name: str, default: int) -> int:
+    """A number that srun gives to the tasks of a step; the default in a batch script, which is no task of a step."""
+    return int(os.environ[name]) if "SLURM_STEP_NUM_TASKS" in os.environ else default
 
 
 class Settings(BaseModel):
@@ -87,18 +93,40 @@ MINIMUM_FIELD_ARCSEC = 8.0
 
 
 class Columns(Settings):
-    """Which catalogue column is what."""
+    """Which catalogue column is what; without a catalogue, the fields of the image pattern are the columns."""
 
     id: str = "id"
-    """A unique name a row."""
+    """A column with a unique name a row, or a template of columns: "{field}_{number}"."""
     label: str | None = "is_lens"
-    """1 lens, 0 not, empty unlabelled; null: the whole catalogue is unlabelled."""
+    """A column (1 lens, 0 not, empty unlabelled), or a condition on columns: kind == 'lens' & snr > 5; null: none."""
     features: tuple[str, ...] = ()
     """Numbers that the model may see; an empty cell is a missing value."""
     group: str | None = None
     """Rows of one group are never split across splits."""
     split: str | None = None
     """The split that a row belongs to; without it, splits are drawn."""
+    split_names: dict[str, SplitName] = {}
+    """Value of the split column: name of the split."""
+
+    @model_validator(mode="after")
+    def _features_are_features(self) -> "Columns":
+        others = {self.id, self.label, self.group, self.split}
+        if told := [name for name in self.features if name in others]:
+            raise ValueError(f"features must not hold the id, label, group or split: got {', '.join(told)}")
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"features must differ from each other: got {', '.join(self.features)}")
+        return self
+
+
+class BadPixels(Settings):
+    """What to do about pixels that hold no measurement: NaN, infinite, or equal to `mask`."""
+
+    mask: float | None = None
+    """A value that marks a masked pixel."""
+    most: Probability = 0.0
+    """Fraction of such pixels up to which a cutout is kept; above it, the row is bad."""
+    fill: Literal["zero", "median"] = "median"
+    """What replaces them in a cutout that is kept: zero, or the median of its good pixels in the band."""
 
 
 class Recipe(Settings):
@@ -106,31 +134,57 @@ class Recipe(Settings):
 
     name: str
     """Name of the dataset."""
-    catalogue: FilePath
-    """CSV file, relative to the source folder."""
+    catalogue: FilePath | None = None
+    """CSV, Parquet, FITS table or VOTable in the source folder, also gzipped; null: rows are the image files found."""
     columns: Columns = Columns()
     """Which catalogue column is what."""
-    images: str
-    """Path of a row's image (.fits, .npy or .png) in the source folder; {column} stands for the row's value."""
+    images: str | tuple[str, ...] | dict[str, str | tuple[str, ...]] | None = None
+    """Path of a row's image in the source folder; {column} stands for its value, {band} for each band, a list for
+    alternatives, and a mapping gives each band its own. Without a catalogue, {name:regular expression} is allowed."""
+    stack: FilePath | None = None
+    """One .npy, .npz or HDF5 array with all cutouts in the order of the catalogue, instead of `images`."""
+    stack_axes: Literal["NBHW", "NHWB", "NHW"] = "NBHW"
+    """Order of its axes: number, band, height, width."""
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of the image planes, in their order."""
-    pixel_scale: PositiveFloat
-    """Arcseconds per pixel."""
+    """Names of the bands, in the order of the image planes."""
+    hdu: int | str | None = None
+    """Number or name of the FITS HDU with the image; null: the first with one, in an image or in a table's cell."""
+    key: str | None = None
+    """Name of the array in an .npz or HDF5 file."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width to which every cutout is cropped or padded with zeros around its centre; null: all are equal."""
+    pixel_scale: PositiveFloat | dict[str, PositiveFloat]
+    """Arcseconds per pixel; where bands differ, all are resampled to the finest grid, flux conserved."""
     units: str
     """Unit of the pixel values."""
     dtype: Literal["float32", "float16", "uint8"] = "float32"
-    """Type of the stored pixels; a value that does not survive the cast is an error."""
-    splits: dict[str, Share] = {"train": 0.7, "val": 0.15, "test": 0.15}
+    """Type of the stored pixels; a value that does not survive the cast is a bad row."""
+    compression: Literal["none", "lzf", "gzip"] = "none"
+    """Lossless filter of the images; none keeps them contiguous, so that readers can map them."""
+    bad_pixels: BadPixels = BadPixels()
+    """What to do about pixels that hold no measurement."""
+    splits: dict[SplitName, Share] = {"train": 0.7, "val": 0.15, "test": 0.15}
     """Fractions of the rows, drawn by label and by whole groups when there is no split column."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the rows in train to draw as val, where the split column has none."""
     seed: NonNegativeInt = 0
     """Seed of the drawn splits and of the shuffle of their rows."""
 
     @model_validator(mode="after")
-    def _splits_add_up(self) -> "Recipe":
+    def _complete(self) -> "Recipe":
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError("bands must differ from each other")
+        if (self.images is None) == (self.stack is None):
+            raise ValueError("give either images or stack")
+        if self.stack is not None and self.catalogue is None:
+            raise ValueError("a stack needs a catalogue, in the same row order")
+        for what, keys in (("images", self.images), ("pixel_scale", self.pixel_scale)):
+            if isinstance(keys, dict) and set(keys) != set(self.bands):
+                raise ValueError(f"{what} must name the bands {', '.join(self.bands)}: got {', '.join(keys)}")
         if self.columns.split is None:
             if abs(sum(self.splits.values()) - 1) > 1e-6:
                 raise ValueError(f"splits must add up to 1: got {sum(self.splits.values()):g} from {self.splits}")
-            if "train" not in self.splits:
+            if "train" not in self.splits and self.columns.label is not None:
                 raise ValueError("splits must have one named train")
         return self
 
@@ -141,9 +195,46 @@ class Pack(Recipe):
     source: FilePath
     """Folder that holds the catalogue and the images."""
     output: FilePath
-    """Folder of the new dataset; must not exist yet."""
+    """Folder of the new dataset."""
+    on_bad: Literal["error", "skip"] = "error"
+    """What a bad row does: stop the packing, or be left out and listed in rejected.csv."""
     shard_mib: PositiveInt = 256
-    """Size that a shard of images does not pass, MiB."""
+    """Size that a shard's images do not pass, MiB."""
+    processes: PositiveInt = Field(default_factory=usable_cpus)
+    """Worker processes of this task."""
+    task: NonNegativeInt = Field(default_factory=lambda: step_variable("SLURM_PROCID", 0))
+    """Number of this task among `tasks`, which share the shards; under srun both are known."""
+    tasks: PositiveInt = Field(default_factory=lambda: step_variable("SLURM_STEP_NUM_TASKS", 1))
+    """Number of tasks that pack into the same output."""
+    dry_run: bool = False
+    """Only say what would be packed."""
+
+    @model_validator(mode="after")
+    def _one_of_the_tasks(self) -> "Pack":
+        if self.task >= self.tasks:
+            raise ValueError(f"task must be less than tasks: got {self.task} of {self.tasks}")
+        return self
+
+
+# ---- verify, info -----------------------------------------------------------------------------------------------
+
+
+class Verify(Settings):
+    """Settings of `lens-hpc verify`."""
+
+    processes: PositiveInt = Field(default_factory=usable_cpus)
+    """Worker processes."""
+
+
+class Info(Settings):
+    """Settings of `lens-hpc info`."""
+
+    figure: FilePath | None = None
+    """PNG file to draw a contact sheet of random lenses and non-lenses into."""
+    split: str | None = None
+    """Split that the figure shows; null: the first."""
+    seed: NonNegativeInt = 0
+    """Seed of the choice of cutouts."""
 
 
 # ---- train ------------------------------------------------------------------------------------------------------
@@ -232,7 +323,7 @@ class Loop(Settings):
     """Samples of one optimizer step, over all processes together."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision: no is float32; fp16 needs a GPU."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the weights, of the order of the samples and of the augmentation."""
 
 
@@ -295,10 +386,10 @@ def dump(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
 
 
-def differences(one: Settings, other: Settings) -> list[str]:
-    """`key: value in one, value in the other` for every setting that differs."""
+def differences(one: Settings, other: Settings, ignored: Collection[str] = ()) -> list[str]:
+    """`key: value in one, value in the other` for every setting that differs, but for the keys ignored."""
     left, right = dict(_leaves(one.model_dump(mode="json"))), dict(_leaves(other.model_dump(mode="json")))
-    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
+    keys = [key for key in {**left, **right} if left.get(key) != right.get(key) and key not in ignored]
     return [f"{key}: {left.get(key)} there, {right.get(key)} here" for key in keys]
 
 
@@ -322,7 +413,7 @@ class _Yaml(yaml.SafeLoader):
     """Plain words stay words (`no`, `on`, dates), only true and false are truth values; no key stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
@@ -375,6 +466,7 @@ def _explain(kind: type[Settings], problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{path} = {given}: unknown setting; {_nearest(kind, path)}"
     reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    reason = reason.replace("a valid tuple", "a list, as in [a, b]")
     if problem["type"] == "value_error":
         return f"{path}: {reason}" if path else reason
     return f"{path} = {given}: {reason}"
@@ -403,5 +495,5 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = "null" if value is None else f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
