@@ -1,176 +1,344 @@
 """pack: a catalogue and its images become HDF5 shards and a manifest.
 
-1. The settings and the catalogue are checked as a whole, before anything is written.
-2. Every row gets its split; the rows of a split are shuffled over the whole split.
-3. Shards are written block by block into a folder aside, the manifest last.
-4. The folder appears under its name when it is complete.
+1. The catalogue is checked as a whole; every row gets its split; the rows of a split are shuffled over the whole split
+   and cut into shards. That is the plan, a function of recipe and source alone.
+2. Shards are written in OUTPUT.partial by any number of processes and tasks. A finished shard leaves a note of what it
+   was made from, so that a later start keeps it.
+3. Whoever finishes the last shard writes the manifest and renames the folder to OUTPUT.
 """
 
+import csv
+import json
+import multiprocessing
+import shutil
+import signal
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lens_hpc import UserError, __version__, config, files, logs
-from lens_hpc.data import catalogue, images, shards, splits
-from lens_hpc.data.catalogue import Catalogue
-
-MIB = 1 << 20
+from lens_hpc.data import shards
+from lens_hpc.data.images import BadCutoutError
+from lens_hpc.data.plan import MOST_LISTED, NOTES, Plan, Shard, make_plan, recipe_of, refusal
 
 
 def run(recipe_file: Path, overrides: list[str]) -> None:
-    """Pack the recipe's catalogue and images in source= into the new dataset output=."""
+    """Pack the recipe's catalogue and images in source= into the dataset output=, or go on doing so."""
     settings = config.load(config.Pack, recipe_file, overrides)
-    rows = catalogue.read(settings, settings.source)
-    order = split_rows(settings, rows)
-    packer = Packer(settings, rows)
-    with files.whole_folder(settings.output) as folder:
-        packer.progress = logs.Progress(len(rows.ids), "pack", "rows")
-        records = {name: packer.write_split(folder, name, order[name]) for name in order}
-        packer.progress.close()
-        files.write_text(folder / "manifest.json", packer.manifest(records, order).model_dump_json(indent=1) + "\n")
-    print(summary(settings.output, records))
-
-
-def split_rows(settings: config.Pack, rows: Catalogue) -> dict[str, np.ndarray]:
-    """Row numbers of each split, shuffled over the whole split."""
-    if rows.splits is None:
-        names = splits.draw(rows.labels, rows.groups, settings.splits, settings.seed)
-        wanted = list(settings.splits)
+    plan = make_plan(settings)
+    if settings.dry_run:
+        print(dry_run(plan))
+    elif settings.output.exists():
+        leave_as_it_is(plan)
     else:
-        names, wanted = rows.splits, sorted(set(rows.splits.tolist()))
-    rng = np.random.default_rng([settings.seed, 1])
-    order = {name: rng.permutation(np.flatnonzero(names == name)) for name in wanted}
-    for name, members in order.items():
-        classes = set(rows.labels[members])
-        if not len(members):
-            raise UserError(
-                f"no row is left for the split {name!r}; use fewer splits, larger fractions or smaller groups"
-            )
-        if settings.columns.label and not {0, 1} <= classes:
-            logs.logger.warning("split %s has no %s", name, " and no ".join(_absent(classes)))
-    return order
+        write_shards(plan)
+        finish(plan)
 
 
-def _absent(classes: set[int]) -> list[str]:
-    return [word for label, word in {1: "lenses", 0: "non-lenses"}.items() if label not in classes]
+# ---- the shards -------------------------------------------------------------------------------------------------
+
+_plan: Plan
+_done: Any
 
 
-class Packer:
-    """Writes shards, and gathers the statistics of training on the way."""
+def write_shards(plan: Plan) -> None:
+    """Write this task's share of the shards that are not there yet. UserError for bad rows, when they are errors."""
+    settings = plan.settings
+    files.make_folder(plan.folder / NOTES)
+    missing = [shard for shard in plan.shards[settings.task :: settings.tasks] if read_note(plan, shard) is None]
+    missing.sort(key=lambda shard: -len(shard.rows))
+    kept = len(plan.shards[settings.task :: settings.tasks]) - len(missing)
+    if kept:
+        logs.logger.info("%s: %d shards are there already", plan.folder, kept)
+    bad: dict[int, str] = {}
+    try:
+        for reasons in pack_all(plan, missing):
+            bad |= reasons
+            if len(bad) >= MOST_LISTED and settings.on_bad == "error":
+                break
+    except OSError as error:
+        raise UserError(
+            f"{plan.folder}: cannot be written: {error}; make room or choose another output, and run the same line "
+            "again: shards that are complete are kept"
+        ) from error
+    if bad and settings.on_bad == "error":
+        shutil.rmtree(plan.folder)
+        raise refusal(settings, bad, plan.rows)
 
-    progress: logs.Progress
 
-    def __init__(self, settings: config.Pack, rows: Catalogue) -> None:
-        self.settings, self.rows = settings, rows
-        self.ids = shards.encode_ids(rows.ids)
-        self.shape = self._first_shape()
-        image_bytes = int(np.prod(self.shape)) * np.dtype(settings.dtype).itemsize
-        blocks = max(settings.shard_mib * MIB // (image_bytes * shards.BLOCK_ROWS), 1)
-        self.rows_a_shard = int(blocks) * shards.BLOCK_ROWS
-        self.train_image_max = -np.inf
+def pack_all(plan: Plan, missing: list[Shard]) -> Iterator[dict[int, str]]:
+    """Pack shards in worker processes; yield the bad rows of each as it is done."""
+    global _plan, _done
+    _plan, _done = plan, multiprocessing.Value("q", 0)
+    total = sum(len(shard.rows) for shard in missing)
+    progress = logs.Progress(total, "pack", "rows")
+    row_megabytes = int(np.prod(plan.cutouts.shape or 0)) * np.dtype(plan.settings.dtype).itemsize / 1e6
+    workers = min(plan.settings.processes, len(missing))
+    if workers <= 1:
+        for shard in missing:
+            yield pack_shard(plan, shard)
+            progress.update(_done.value - progress.done, MB=f"{_done.value * row_megabytes:,.0f}")
+        progress.close()
+        return
+    # forked workers share the catalogue and begin at once
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker) as pool:
+        waiting: set[Future[dict[int, str]]] = {pool.submit(_pack_in_worker, shard) for shard in missing}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                progress.update(_done.value - progress.done, MB=f"{_done.value * row_megabytes:,.0f}")
+                yield from (task.result() for task in finished)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    progress.close()
 
-    def write_split(self, folder: Path, name: str, order: np.ndarray) -> shards.SplitRecord:
-        """Write the rows of one split, in that order."""
-        (folder / name).mkdir()
-        records = []
-        for number, start in enumerate(range(0, len(order), self.rows_a_shard)):
-            members = order[start : start + self.rows_a_shard]
-            file = folder / name / f"shard-{number:05d}.h5"
-            with files.whole_file(file) as partial:
-                checksums = shards.write_shard(
-                    partial, len(members), self._blocks(name, members), self._attributes(name)
-                )
-            records.append(shards.describe_shard(folder, file, len(members), checksums))
-        labels = self.rows.labels[order]
-        return shards.SplitRecord(
-            rows=len(order),
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+
+
+def _pack_in_worker(shard: Shard) -> dict[int, str]:
+    return pack_shard(_plan, shard)
+
+
+def pack_shard(plan: Plan, shard: Shard) -> dict[int, str]:
+    """Write one shard and its note; return the reasons of its bad rows, which it leaves out."""
+    file = plan.folder / shard.file
+    files.make_folder(file.parent)
+    rows, bad = shard.rows, dict[int, str]()
+    while True:
+        found = dict[int, str]()
+        facts: dict[str, Any] = {"image_max": 0.0, "image_crc32": []}
+        with files.whole_file(file) as partial:
+            blocks = read_blocks(plan, rows, found, facts)
+            attributes = attributes_of(plan.settings, shard.split)
+            checksums = shards.write_shard(partial, len(rows), blocks, attributes, plan.settings.compression)
+        bad |= found
+        if not found or plan.settings.on_bad == "error":
+            break
+        rows = np.array([row for row in rows if row not in found], dtype=np.int64)
+    if bad and plan.settings.on_bad == "error":
+        file.unlink()
+        return bad
+    record = shards.describe_shard(plan.folder, file, len(rows), checksums)
+    facts |= {"fingerprint": shard.fingerprint, "record": record.model_dump(mode="json")}
+    facts["bad"] = {str(row): reason for row, reason in bad.items()}
+    files.write_text(plan.note(shard), json.dumps(facts))
+    return bad
+
+
+def read_blocks(plan: Plan, rows: np.ndarray, bad: dict[int, str], facts: dict[str, Any]) -> Iterator[shards.Rows]:
+    """Blocks of rows, read and checked. A bad row is noted, and leaves a dark cutout in a file that will not stay."""
+    shape = plan.cutouts.shape
+    assert shape is not None
+    for start in range(0, len(rows), shards.BLOCK_ROWS):
+        part = rows[start : start + shards.BLOCK_ROWS]
+        pixels = np.zeros((len(part), *shape), plan.settings.dtype)
+        for place, row in enumerate(part):
+            try:
+                pixels[place] = plan.cutouts[row]
+            except BadCutoutError as error:
+                bad[int(row)] = str(error)
+        facts["image_max"] = max(facts["image_max"], float(pixels.max()))
+        facts["image_crc32"] += shards.image_checksums(pixels).tolist()
+        yield shards.Rows(pixels, plan.rows.features[part], plan.rows.labels[part], plan.ids[part])
+        with _done.get_lock():
+            _done.value += len(part)
+
+
+def attributes_of(settings: config.Pack, split: str) -> dict[str, object]:
+    """What a shard says of itself."""
+    scale = settings.pixel_scale
+    return {
+        "schema_version": shards.SCHEMA_VERSION,
+        "name": settings.name,
+        "split": split,
+        "bands": list(settings.bands),
+        "features": list(settings.columns.features),
+        "pixel_scale_arcsec": min(scale.values()) if isinstance(scale, dict) else scale,
+        "units": settings.units,
+    }
+
+
+def read_note(plan: Plan, shard: Shard) -> dict[str, Any] | None:
+    """The note of a shard that is complete and made from the same recipe and source; None otherwise."""
+    try:
+        facts: dict[str, Any] = json.loads(plan.note(shard).read_text(encoding="utf-8"))
+        whole = (plan.folder / shard.file).stat().st_size == facts["record"]["bytes"]
+    except (OSError, ValueError):
+        return None
+    return facts if whole and facts["fingerprint"] == shard.fingerprint else None
+
+
+# ---- the end ----------------------------------------------------------------------------------------------------
+
+
+def finish(plan: Plan) -> None:
+    """Write the manifest and give the dataset its name, when all shards of all tasks are there."""
+    notes = [read_note(plan, shard) for shard in plan.shards]
+    output = plan.settings.output
+    if output.exists():  # another task was the last
+        return
+    if any(note is None for note in notes):
+        logs.logger.info("%d of %d shards are still with other tasks", notes.count(None), len(notes))
+        return
+    complete = [note for note in notes if note is not None]
+    bad = plan.rows.bad | {int(row): reason for note in complete for row, reason in note["bad"].items()}
+    manifest = make_manifest(plan, complete, bad)
+    try:
+        remove_strays(plan)
+        if bad:
+            write_rejected(plan, bad)
+        files.write_text(plan.folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
+        plan.folder.rename(output)
+    except FileNotFoundError:
+        if not output.exists():
+            raise
+        return
+    files.sync(output.parent)
+    shutil.rmtree(output / NOTES)
+    print(summary(output, manifest))
+
+
+def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) -> shards.Manifest:
+    """What the dataset holds, and the recipe that made it."""
+    settings, shape = plan.settings, plan.cutouts.shape
+    assert shape is not None
+    records: dict[str, shards.SplitRecord] = {}
+    packed: dict[str, np.ndarray] = {}
+    for split in dict.fromkeys(shard.split for shard in plan.shards):
+        pairs = [(shard, note) for shard, note in zip(plan.shards, notes, strict=True) if shard.split == split]
+        rows = np.concatenate([shard.rows for shard, _ in pairs])
+        packed[split] = rows = rows[~np.isin(rows, list(bad))]
+        labels = plan.rows.labels[rows]
+        records[split] = shards.SplitRecord(
+            rows=len(rows),
             lenses=int((labels == 1).sum()),
             non_lenses=int((labels == 0).sum()),
             unlabelled=int((labels == -1).sum()),
-            shards=tuple(records),
+            shards=tuple(shards.ShardRecord.model_validate(note["record"]) for _, note in pairs),
         )
+    image_max = max(
+        (note["image_max"] for s, note in zip(plan.shards, notes, strict=True) if s.split == "train"), default=0
+    )
+    attributes = attributes_of(settings, "")
+    return shards.Manifest(
+        schema_version=shards.SCHEMA_VERSION,
+        name=settings.name,
+        bands=settings.bands,
+        height=shape[1],
+        width=shape[2],
+        dtype=settings.dtype,
+        pixel_scale_arcsec=attributes["pixel_scale_arcsec"],
+        resampled=tuple(
+            band for band, factor in zip(settings.bands, plan.cutouts.coarseness or (), strict=False) if factor > 1
+        ),
+        units=settings.units,
+        features=settings.columns.features,
+        seed=settings.seed,
+        block_rows=shards.BLOCK_ROWS,
+        statistics=statistics_of(plan.rows.features[packed["train"]], image_max) if "train" in packed else None,
+        splits=records,
+        rejected=len(bad),
+        duplicates_across_splits=count_duplicates(plan, notes),
+        recipe=recipe_of(settings),
+        created_by=f"lens_hpc {__version__}",
+    )
 
-    def manifest(self, records: dict[str, shards.SplitRecord], order: dict[str, np.ndarray]) -> shards.Manifest:
-        """What the dataset holds, and the recipe that made it."""
-        settings = self.settings
-        statistics = self._statistics(order["train"]) if "train" in order else None
-        return shards.Manifest(
-            schema_version=shards.SCHEMA_VERSION,
-            name=settings.name,
-            bands=settings.bands,
-            height=self.shape[1],
-            width=self.shape[2],
-            dtype=settings.dtype,
-            pixel_scale_arcsec=settings.pixel_scale,
-            units=settings.units,
-            features=settings.columns.features,
-            seed=settings.seed,
-            block_rows=shards.BLOCK_ROWS,
-            statistics=statistics,
-            splits=records,
-            recipe=settings.model_dump(mode="json", exclude={"source", "output"}),
-            created_by=f"lens_hpc {__version__}",
+
+def statistics_of(features: np.ndarray, image_max: float) -> shards.Statistics:
+    """Statistics of training, (N, F) features, missing ones left out."""
+    low, high, median = (
+        tuple(function(features, axis=0).tolist()) for function in (np.nanmin, np.nanmax, np.nanmedian)
+    )
+    return shards.Statistics(feature_min=low, feature_max=high, feature_median=median, image_max=image_max)
+
+
+def count_duplicates(plan: Plan, notes: list[dict[str, Any]]) -> int:
+    """Number of cutouts that are identical to one in another split; a warning names the first of them."""
+    counts = [len(note["image_crc32"]) for note in notes]
+    codes = np.concatenate([np.array(note["image_crc32"], dtype=np.uint32) for note in notes])
+    shard_of, row_of = np.repeat(np.arange(len(notes)), counts), np.concatenate([np.arange(n) for n in counts])
+    order = np.argsort(codes, kind="stable")
+    names = []
+    for here in np.flatnonzero(codes[order][1:] == codes[order][:-1]):
+        one, other = ((plan.shards[shard_of[place]], int(row_of[place])) for place in order[here : here + 2])
+        if one[0].split == other[0].split:
+            continue
+        (image, name), (twin, twin_name) = (
+            shards.read_row(plan.folder / shard.file, row) for shard, row in (one, other)
         )
-
-    def _blocks(self, split: str, members: np.ndarray) -> Iterator[shards.Rows]:
-        for start in range(0, len(members), shards.BLOCK_ROWS):
-            part = members[start : start + shards.BLOCK_ROWS]
-            pixels = np.stack([self._image(row) for row in part])
-            if split == "train":
-                self.train_image_max = max(self.train_image_max, float(pixels.max()))
-            yield shards.Rows(pixels, self.rows.features[part], self.rows.labels[part], self.ids[part])
-            self.progress.update(len(part))
-
-    def _image(self, row: int) -> np.ndarray:
-        path = self.settings.source / self.rows.paths[row]
-        image = images.read(path)
-        if image.shape != self.shape:
-            raise UserError(f"{path}: has the shape {image.shape}, others have {self.shape} (bands, height, width)")
-        return images.cast(image, self.settings.dtype, path)
-
-    def _first_shape(self) -> tuple[int, ...]:
-        path = self.settings.source / self.rows.paths[0]
-        shape = images.read(path).shape
-        if shape[0] != len(self.settings.bands):
-            raise UserError(
-                f"{path}: has {shape[0]} planes, the recipe names the bands {', '.join(self.settings.bands)}"
-            )
-        return shape
-
-    def _attributes(self, split: str) -> dict[str, object]:
-        return {
-            "schema_version": shards.SCHEMA_VERSION,
-            "name": self.settings.name,
-            "split": split,
-            "bands": list(self.settings.bands),
-            "features": list(self.settings.columns.features),
-            "pixel_scale_arcsec": self.settings.pixel_scale,
-            "units": self.settings.units,
-        }
-
-    def _statistics(self, train: np.ndarray) -> shards.Statistics:
-        features = self.rows.features[train]
-        empty = [
-            name
-            for name, column in zip(self.settings.columns.features, features.T, strict=True)
-            if np.isnan(column).all()
-        ]
-        if empty:
-            raise UserError(f"{', '.join(empty)}: missing in every training row; take it out of columns.features")
-        return shards.Statistics(
-            feature_min=tuple(np.nanmin(features, axis=0).tolist()),
-            feature_max=tuple(np.nanmax(features, axis=0).tolist()),
-            feature_median=tuple(np.nanmedian(features, axis=0).tolist()),
-            image_max=self.train_image_max,
-        )
+        if np.array_equal(image, twin):
+            names.append(f"{name} ({one[0].split}) and {twin_name} ({other[0].split})")
+    if names:
+        logs.logger.warning(
+            "%d cutouts are identical to one in another split: %s%s; keep them together with columns.group",
+            len(names), "; ".join(names[:3]), " ..." * (len(names) > 3),
+        )  # fmt: skip
+    return len(names)
 
 
-def summary(output: Path, records: dict[str, shards.SplitRecord]) -> str:
+def remove_strays(plan: Plan) -> None:
+    """Delete what a start with another recipe left in the folder."""
+    wanted = {plan.folder / shard.file for shard in plan.shards} | {plan.note(shard) for shard in plan.shards}
+    for path in sorted(plan.folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in wanted:
+            path.unlink()
+
+
+def write_rejected(plan: Plan, bad: dict[int, str]) -> None:
+    """rejected.csv: row of the catalogue (from 1), id and reason of each row left out."""
+    with files.whole_file(plan.folder / "rejected.csv") as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", "id", "reason"])
+        writer.writerows([row + 1, plan.rows.ids[row], bad[row]] for row in sorted(bad))
+
+
+def leave_as_it_is(plan: Plan) -> None:
+    """The output is there: say so when it is this very dataset; UserError otherwise."""
+    output = plan.settings.output
+    manifest = shards.read_manifest(output)
+    if manifest.recipe != json.loads(json.dumps(recipe_of(plan.settings))):
+        raise UserError(f"output = {output}: already holds another dataset, {manifest.name}; name another folder")
+    shutil.rmtree(output / NOTES, ignore_errors=True)
+    print(f"{output} is packed already. {summary(output, manifest)}")
+
+
+def dry_run(plan: Plan) -> str:
+    """What would be packed."""
+    lines = [
+        f"would pack {len(plan.rows.ids):,} rows, {len(plan.rows.bad):,} of them rejected, into {plan.settings.output}"
+    ]
+    shape = plan.cutouts.shape
+    row_bytes = int(np.prod(shape or 0)) * np.dtype(plan.settings.dtype).itemsize
+    for split in dict.fromkeys(shard.split for shard in plan.shards):
+        pieces = [shard.rows for shard in plan.shards if shard.split == split]
+        labels = plan.rows.labels[np.concatenate(pieces)]
+        counts = [int((labels == label).sum()) for label in (1, 0, -1)]
+        lines.append(_line(split, len(labels), counts, len(pieces), len(labels) * row_bytes))
+    lines.append(f"  a cutout is {shape} (bands, height, width), stored as {plan.settings.dtype}")
+    return "\n".join(lines)
+
+
+def summary(output: Path, manifest: shards.Manifest) -> str:
     """What was packed, a line a split."""
     lines = [str(output)]
-    for name, record in records.items():
-        megabytes = sum(shard.bytes for shard in record.shards) / 1e6
-        classes = f"{record.lenses:,} lenses, {record.non_lenses:,} non-lenses, {record.unlabelled:,} unlabelled"
-        lines.append(f"  {name:<6} {record.rows:>9,} rows: {classes}; {len(record.shards)} shards, {megabytes:,.1f} MB")
+    for name, record in manifest.splits.items():
+        counts = [record.lenses, record.non_lenses, record.unlabelled]
+        size = sum(shard.bytes for shard in record.shards)
+        lines.append(_line(name, record.rows, counts, len(record.shards), size))
+    if manifest.rejected:
+        lines.append(f"  {manifest.rejected:,} rows were left out: see rejected.csv")
     return "\n".join(lines)
+
+
+def _line(split: str, rows: int, counts: list[int], pieces: int, size: int) -> str:
+    words = zip(counts, ("lenses", "non-lenses", "unlabelled"), strict=True)
+    classes = ", ".join(f"{count:,} {word}" for count, word in words if count or word == "lenses")
+    return f"  {split:<8} {rows:>10,} rows: {classes}; {pieces} shard{'s' * (pieces > 1)}, {size / 1e6:,.1f} MB"

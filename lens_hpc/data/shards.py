@@ -7,9 +7,9 @@
         labels    (N,) int8, 1 lens, 0 not, -1 unlabelled
         ids       (N,) UTF-8
 
-All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view. Rows lie in a seeded
-shuffle of their split. The manifest holds a CRC-32 of each file and of each block of BLOCK_ROWS rows, in which the
-bytes of images, features, labels and ids follow each other.
+All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view; only compressed
+images are read by h5py, a row a chunk. Rows lie in a seeded shuffle of their split. The manifest holds a CRC-32 of each
+file and of each block of BLOCK_ROWS rows, in which the bytes of images, features, labels and ids follow each other.
 """
 
 import json
@@ -75,12 +75,18 @@ class Manifest(_Record):
     width: int
     dtype: str
     pixel_scale_arcsec: float
+    resampled: tuple[str, ...]
+    """Bands that were resampled, flux conserved, to the grid of the finest."""
     units: str
     features: tuple[str, ...]
     seed: int
     block_rows: int
     statistics: Statistics | None
     splits: dict[str, SplitRecord]
+    rejected: int
+    """Rows of the source that were left out: rejected.csv says why."""
+    duplicates_across_splits: int
+    """Cutouts that are identical, pixel for pixel, to one in another split."""
     recipe: dict[str, Any]
     created_by: str
 
@@ -118,8 +124,17 @@ class Rows:
         """Checksum of the rows' bytes, in the order of COLUMNS."""
         crc = 0
         for name in COLUMNS:
-            crc = zlib.crc32(getattr(self, name).tobytes(), crc)
+            crc = zlib.crc32(_bytes(getattr(self, name)), crc)
         return f"{crc:08x}"
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8) if array.size else b"")  # type: ignore[arg-type]
+
+
+def image_checksums(images: np.ndarray) -> np.ndarray:
+    """A CRC-32 for each of (B, bands, height, width) images: equal images have equal ones."""
+    return np.array([zlib.crc32(_bytes(image)) for image in images], dtype=np.uint32)
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
@@ -128,7 +143,9 @@ def encode_ids(ids: np.ndarray) -> np.ndarray:
     return encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize))
 
 
-def write_shard(file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[str, Any]) -> tuple[str, ...]:
+def write_shard(
+    file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[str, Any], compression: str = "none"
+) -> tuple[str, ...]:
     """Write `blocks` of BLOCK_ROWS rows, `rows` in all, to a new HDF5 file; return the checksum of each block."""
     checksums = []
     with h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as shard:
@@ -138,7 +155,9 @@ def write_shard(file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[
             for name in COLUMNS:
                 part = getattr(block, name)
                 if start == 0:
-                    shard.create_dataset(name, (rows, *part.shape[1:]), part.dtype)
+                    squeeze = {"compression": compression, "chunks": (1, *part.shape[1:])}
+                    options = squeeze if name == "images" and compression != "none" else {}
+                    shard.create_dataset(name, (rows, *part.shape[1:]), part.dtype, **options)
                 shard[name][start : start + len(part)] = part
             checksums.append(block.crc32())
             start += len(block.labels)
@@ -148,12 +167,50 @@ def write_shard(file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[
 
 def describe_shard(dataset: Path, file: Path, rows: int, block_crc32: tuple[str, ...]) -> ShardRecord:
     """The manifest's record of a complete shard."""
-    crc = 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 24):
-            crc = zlib.crc32(chunk, crc)
     name = file.relative_to(dataset).as_posix()
-    return ShardRecord(file=name, rows=rows, bytes=file.stat().st_size, crc32=f"{crc:08x}", block_crc32=block_crc32)
+    return ShardRecord(file=name, rows=rows, bytes=file.stat().st_size, crc32=file_crc32(file), block_crc32=block_crc32)
+
+
+def file_crc32(file: Path) -> str:
+    """Checksum of a file's bytes."""
+    crc = 0
+    with file.open("rb", buffering=0) as stream:
+        buffer = memoryview(bytearray(1 << 20))  # small enough to stay in the processor's cache
+        while count := stream.readinto(buffer):
+            crc = zlib.crc32(buffer[:count], crc)
+    return f"{crc:08x}"
+
+
+# ---- checking ---------------------------------------------------------------------------------------------------
+
+
+def damage(dataset: Path, record: ShardRecord) -> str:
+    """What of a shard is not as it was packed: nothing, or its name and the rows. Reads every byte."""
+    file = dataset / record.file
+    if not file.is_file():
+        return f"{file}: is missing"
+    size = file.stat().st_size
+    if size != record.bytes:
+        return f"{file}: has {size:,} bytes, not {record.bytes:,}"
+    if file_crc32(file) == record.crc32:
+        return ""
+    try:
+        with h5py.File(file, "r", locking=False) as shard:
+            blocks = [number for number in range(len(record.block_crc32)) if _block_differs(shard, record, number)]
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        return f"{file}: its header is damaged ({error}), its rows cannot be told"
+    if not blocks:
+        return f"{file}: is damaged outside its rows, in the header or the padding"
+    ranges = [f"{n * BLOCK_ROWS}-{min((n + 1) * BLOCK_ROWS, record.rows) - 1}" for n in blocks]
+    return f"{file}: is damaged in rows {', '.join(ranges)}"
+
+
+def _block_differs(shard: h5py.File, record: ShardRecord, number: int) -> bool:
+    rows = slice(number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS)
+    try:
+        return Rows(*(shard[name][rows] for name in COLUMNS)).crc32() != record.block_crc32[number]
+    except OSError:  # a compressed row that cannot be unpacked
+        return True
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -161,16 +218,25 @@ def describe_shard(dataset: Path, file: Path, rows: int, block_crc32: tuple[str,
 
 @dataclass(frozen=True)
 class _Column:
-    """Where an array lies in a file."""
+    """Where an array lies in a file; a compressed one lies nowhere in particular."""
 
-    offset: int
+    name: str
+    offset: int | None
     shape: tuple[int, ...]
     dtype: np.dtype
 
-    def map(self, file: Path) -> np.ndarray:
+    def open(self, file: Path) -> Any:
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
+        if self.offset is None:
+            return h5py.File(file, "r", locking=False)[self.name]
         return np.memmap(file, self.dtype, "r", self.offset, self.shape)
+
+
+def read_row(file: Path, row: int) -> tuple[np.ndarray, str]:
+    """Image and id of one row of a shard."""
+    with h5py.File(file, "r", locking=False) as shard:
+        return shard["images"][row], shard["ids"].asstr()[row]
 
 
 class Split:
@@ -200,9 +266,9 @@ class Split:
         return {key: value for key, value in self.__dict__.items() if key != "_maps"}
 
     @cached_property
-    def _maps(self) -> list[dict[str, np.ndarray]]:
+    def _maps(self) -> list[dict[str, Any]]:
         return [
-            {name: column.map(file) for name, column in columns.items()}
+            {name: column.open(file) for name, column in columns.items()}
             for file, columns in zip(self._files, self._columns, strict=True)
         ]
 
@@ -214,7 +280,9 @@ class Split:
         for shard in np.unique(shards):
             here = shards == shard
             start = self._ends[shard] - self.record.shards[shard].rows
-            out[here] = self._maps[shard][column][rows[here] - start]
+            source, local = self._maps[shard][column], rows[here] - start
+            # h5py takes rows one by one or rising, a map takes any
+            out[here] = source[local] if isinstance(source, np.ndarray) else np.stack([source[row] for row in local])
         return out
 
     def ids(self) -> np.ndarray:
@@ -229,7 +297,7 @@ def _check_header(file: Path, record: ShardRecord, manifest: Manifest) -> dict[s
             raise UserError(f"{file}: has {size:,} bytes, its manifest says {record.bytes:,}; copy or pack it again")
         with h5py.File(file, "r", locking=False) as shard:
             columns = {
-                name: _Column(shard[name].id.get_offset() or 0, shard[name].shape, shard[name].dtype)
+                name: _Column(name, shard[name].id.get_offset(), shard[name].shape, shard[name].dtype)
                 for name in COLUMNS
             }
     except (OSError, KeyError) as error:
