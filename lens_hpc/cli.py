@@ -4,7 +4,9 @@ A verb is a module of that name with `run(target, overrides)`, imported only whe
 """
 
 import difflib
+import errno
 import importlib
+import signal
 import sys
 import textwrap
 import time
@@ -23,6 +25,8 @@ class Verb(NamedTuple):
     example: str
 
 
+# The file system says no: a matter of the user's folders, not of our code.
+THE_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 LAUNCH = "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc"
 VERBS = {
     "simulate": Verb(
@@ -34,6 +38,16 @@ VERBS = {
         "RECIPE",
         "Pack a catalogue and its images into HDF5 shards and a manifest, as the recipe file describes them.",
         "lens-hpc pack data/demo/survey/recipe.yaml source=data/demo/survey output=data/demo/shards",
+    ),
+    "verify": Verb(
+        "DATASET",
+        "Read every byte of a packed dataset, and name the shards and rows that are damaged.",
+        "lens-hpc verify data/demo/shards",
+    ),
+    "info": Verb(
+        "DATASET",
+        "Say what is in a packed dataset: splits, classes, features, bands, where it came from; draw some cutouts.",
+        "lens-hpc info data/demo/shards figure=cutouts.png",
     ),
     "train": Verb(
         "CONFIG",
@@ -52,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 the user's input is at fault."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in {"-h", "--help"}:
-        print(overview())
+        _show(overview())
     elif verb == "--version":
         print(f"lens-hpc {__version__}")
     elif verb not in VERBS:
@@ -61,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"unknown verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}")
         )
     elif {"-h", "--help"} & set(rest):
-        print(verb_help(verb))
-    elif not rest or "=" in rest[0]:
+        _show(verb_help(verb))
+    elif not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
         return _refuse(f"{verb} needs its {VERBS[verb].target} first, as in\n  {VERBS[verb].example}")
     else:
         return _run(verb, Path(rest[0]), rest[1:])
@@ -75,7 +89,18 @@ def _run(verb: str, target: Path, overrides: list[str]) -> int:
         importlib.import_module(f"lens_hpc.{verb}").run(target, overrides)
     except UserError as error:
         return _refuse(f"{verb}: {error}")
+    except OSError as error:
+        if error.errno not in THE_USERS_ERRNOS:
+            raise
+        return _refuse(f"{verb}: {error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _show(text: str) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `lens-hpc --help | head` ends in silence
+    print(text)
 
 
 def _refuse(message: str) -> int:
