@@ -15,7 +15,8 @@ def main(runs: list[Path]) -> None:
         result = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
         low, high = result["auc_ci95"]
         interval = f"[{low:.4f}, {high:.4f}]"
-        shares = f"{result['tpr0']:>6.3f} {result['tpr10'] or float('nan'):>6.3f} {result['average_precision']:>14.3f}"
+        tpr10 = "-" if result["tpr10"] is None else f"{result['tpr10']:.3f}"
+        shares = f"{result['tpr0']:>6.3f} {tpr10:>6} {result['average_precision']:>14.3f}"
         print(f"{inputs:<10} {result['auc']:>7.4f}  {interval:<18} {shares}")
     print(f"{result['n']:,} test samples, {result['n_lenses']:,} of them lenses. ROC curves:")
     print("\n".join(f"  {run}/evaluation/test/roc.png" for run in runs))

@@ -29,13 +29,14 @@ def run(folder: Path, overrides: list[str]) -> None:
     dataset = settings.dataset or trained.settings.data.dataset
     split = Split(dataset, settings.split)
     check_labels(split, dataset)
-    accelerator = make_accelerator(trained.settings.train.precision)
+    accelerator = make_accelerator()  # in float32, whatever it was trained in: rounding would tie scores
     model = accelerator.prepare_model(trained.model, evaluation_mode=True)
     samples = Samples(split, trained.manifest, trained.settings.data.image_scale)
     logits = score(accelerator, model, samples, settings.batch_size, settings.workers)
     if accelerator.is_main_process:
-        output = folder / "evaluation" / settings.split
-        result = write_evaluation(output, split, logits, title=f"{folder.name} on {dataset.name}/{settings.split}")
+        output = folder / "evaluation" / name_of(settings)
+        origin = {"split": settings.split, "weights": settings.weights, "dataset": split.manifest.name}
+        result = write_evaluation(output, split, logits, origin)
         print(summary(output, result))
     accelerator.end_training()
 
@@ -50,14 +51,21 @@ def check_labels(split: Split, dataset: Path) -> None:
         )
 
 
-def write_evaluation(output: Path, split: Split, logits: np.ndarray, title: str) -> Metrics:
-    """Write predictions, metrics and figure into `output`, in place of an earlier evaluation."""
+def name_of(settings: config.Evaluate) -> str:
+    """SPLIT, and what else is not the default, so that evaluations do not replace each other."""
+    other = [] if settings.dataset is None else [settings.dataset.resolve().name]
+    return "-".join([settings.split, *other, *([settings.weights] if settings.weights != "best" else [])])
+
+
+def write_evaluation(output: Path, split: Split, logits: np.ndarray, origin: dict[str, str]) -> Metrics:
+    """Write predictions, metrics and figure into `output`, in place of the same evaluation made earlier."""
     predictions = tabulate(split, logits)
     labels = predictions["label"].to_numpy()
     result = measure(labels, logits)
     with files.whole_folder(output, replace=True) as partial:
         predictions.to_parquet(partial / "predictions.parquet", index=False)
-        (partial / "metrics.json").write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
+        (partial / "metrics.json").write_text(json.dumps(origin | result.as_dict(), indent=1) + "\n", encoding="utf-8")
+        title = f"{output.parents[1].name} on {origin['dataset']}, {origin['split']}"
         figures.draw_roc(partial / "roc.png", labels, logits, result, title)
     return result
 

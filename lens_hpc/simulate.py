@@ -7,6 +7,7 @@ cutout, never the truth of the simulation.
 import csv
 import math
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -61,7 +62,7 @@ def observe_all(settings: config.Simulate, folder: Path) -> Iterator[Row]:
     starts = range(0, settings.objects, OBJECTS_A_TASK)
     progress = logs.Progress(settings.objects, "simulate", "objects")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(settings.processes, context, initializer=begin_worker) as pool:
         tasks = [pool.submit(observe_some, settings, folder, s, lenses[s : s + OBJECTS_A_TASK]) for s in starts]
         try:
             for task in tasks:
@@ -70,6 +71,12 @@ def observe_all(settings: config.Simulate, folder: Path) -> Iterator[Row]:
         finally:
             pool.shutdown(cancel_futures=True)
     progress.close()
+
+
+def begin_worker() -> None:
+    """One thread, so that sums have one order; and Ctrl-C is for the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
 
 
 def observe_some(settings: config.Simulate, folder: Path, start: int, lenses: np.ndarray) -> list[Row]:

@@ -37,6 +37,11 @@ from lens_hpc.engine.score import score
 from lens_hpc.logs import logger
 
 STEPS_BETWEEN_FACTS = 10
+SCORING_BATCH = 256
+# Settings that may change while the run stays the same; that the data do, the manifest tells.
+NOT_OF_THE_RUN = {"run", "data.dataset", "data.workers"}
+# What a run that was killed at its very start may have left.
+BEGUN = {"config.yaml", "manifest.json", "environment.json", "metrics.jsonl"}
 PACKAGES = ("lens_hpc", "torch", "timm", "albumentations", "accelerate", "h5py", "numpy", "scikit-learn")
 
 
@@ -119,10 +124,10 @@ def check_same_run(trainer: Trainer) -> None:
     """UserError when RUN was begun with other settings or another dataset."""
     settings, folder = trainer.settings, trainer.settings.run
     if not (folder / "config.yaml").is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(path.name.removesuffix(files.PARTIAL) not in BEGUN for path in folder.iterdir()):
             raise UserError(f"run = {folder}: the folder holds something else than a run; name another")
         return
-    changed = config.differences(config.load(config.Train, folder / "config.yaml"), settings)
+    changed = config.differences(config.load(config.Train, folder / "config.yaml"), settings, NOT_OF_THE_RUN)
     if read_manifest(folder) != trainer.training.split.manifest:
         changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
     if changed:
@@ -214,8 +219,9 @@ def validate(trainer: Trainer) -> float:
     """AUC of the validation split, scored once over all processes."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     checkpoint.average_statistics(trainer.accelerator, model)
-    batch_size = trainer.settings.train.global_batch_size
-    logits = score(trainer.accelerator, model, trainer.validation, batch_size, trainer.settings.data.workers)
+    logits = score(trainer.accelerator, model, trainer.validation, SCORING_BATCH, trainer.settings.data.workers)
+    if np.isnan(logits).any():
+        raise UserError("the scores of the validation split became NaN; lower optim.lr")
     labels = trainer.validation.split.take("labels", np.arange(len(logits)))
     return metrics.delong(labels, logits)[0]
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from lens_hpc import UserError, simulate
-from tests.test_pack import files_of
+from tests.kills import files_of
 
 
 def table(folder: Path) -> list[dict[str, str]]:

@@ -56,12 +56,27 @@ class ImageBranch(nn.Module):
         super().__init__()
         self.backbone, self.canvas = make_backbone(settings, bands, size)
         width = settings.conv_channels[1]
-        self.blocks = ConvBlocks(self.backbone.num_features, settings.conv_channels, settings.conv_kernel)
+        channels = self._try_backbone(settings.backbone, torch.zeros(1, bands, *size))
+        self.blocks = ConvBlocks(channels, settings.conv_channels, settings.conv_kernel)
         self.attention = SpatialAttention(width, settings.attention_channels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # noqa: D102 - the class gives the shapes
         x_BDL = self.blocks(self._positions(images))
         return (x_BDL * self.attention(x_BDL)).mean(dim=2)
+
+    @torch.no_grad()
+    def _try_backbone(self, name: str, images: torch.Tensor) -> int:
+        """Channels that come out of it for such images; UserError when it cannot take them."""
+        try:
+            return self.eval()._positions(images).shape[1]
+        except Exception as error:  # timm's models fail in ways of their own
+            size = f"{images.shape[2]} x {images.shape[3]}"
+            raise UserError(
+                f"model.backbone = {name}: does not work on cutouts of {size} px ({type(error).__name__}: {error}); "
+                "choose another, such as resnet50, convnext_tiny or vit_small_patch16_224"
+            ) from error
+        finally:
+            self.train()
 
     def _positions(self, images: torch.Tensor) -> torch.Tensor:
         """The backbone's last feature map as a sequence (B, C, L), whatever its layout."""
@@ -70,7 +85,7 @@ class ImageBranch(nn.Module):
         images = nn.functional.pad(images, (right // 2, right - right // 2, below // 2, below - below // 2))
         feature_map = self.backbone.forward_features(images)
         if feature_map.ndim == 3:  # a transformer's tokens (B, L, C), class and register tokens first
-            return feature_map[:, self.backbone.num_prefix_tokens :].transpose(1, 2)
+            return feature_map[:, getattr(self.backbone, "num_prefix_tokens", 0) :].transpose(1, 2)
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
             return feature_map.flatten(1, 2).transpose(1, 2)
         return feature_map.flatten(2)
@@ -101,8 +116,9 @@ class FusionModel(nn.Module):
         parts = [] if self.image is None else [self.image(images)]
         if self.features is not None:
             parts.append(self.features(features))
-        logits_B1: torch.Tensor = self.head(torch.cat(parts, dim=1))
-        return logits_B1.squeeze(1)
+        joined = torch.cat(parts, dim=1)
+        with torch.autocast(joined.device.type, enabled=False):  # 8 bits of a logit would tie the top of the ranking
+            return self.head(joined.float()).squeeze(1)
 
 
 def make_backbone(settings: config.Model, bands: int, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
@@ -117,9 +133,11 @@ def make_backbone(settings: config.Model, bands: int, size: tuple[int, int]) -> 
         options["img_size"] = size
     try:
         return timm.create_model(settings.backbone, **options), size
-    except Exception as error:
+    except Exception as error:  # timm's models fail in ways of their own
         if settings.weights == "none":
-            raise
+            raise UserError(
+                f"model.backbone = {settings.backbone}: cannot be built for {size[0]} x {size[1]} px: {error}"
+            ) from error
         raise UserError(
             f"model.weights = {settings.weights}: no weights for {settings.backbone} could be loaded "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); run once on a machine with internet, or give "
