@@ -111,11 +111,13 @@ def pack_shard(plan: Plan, shard: Shard) -> dict[int, str]:
     rows, bad = shard.rows, dict[int, str]()
     while True:
         found = dict[int, str]()
-        facts: dict[str, Any] = {"image_max": 0.0, "image_crc32": []}
+        facts: dict[str, Any] = {"image_max": 0.0}
         with files.whole_file(file) as partial:
             blocks = read_blocks(plan, rows, found, facts)
             attributes = attributes_of(plan.settings, shard.split)
-            checksums = shards.write_shard(partial, len(rows), blocks, attributes, plan.settings.compression)
+            checksums, facts["image_crc32"] = shards.write_shard(
+                partial, len(rows), blocks, attributes, plan.settings.compression
+            )
         bad |= found
         if not found or plan.settings.on_bad == "error":
             break
@@ -143,7 +145,6 @@ def read_blocks(plan: Plan, rows: np.ndarray, bad: dict[int, str], facts: dict[s
             except BadCutoutError as error:
                 bad[int(row)] = str(error)
         facts["image_max"] = max(facts["image_max"], float(pixels.max()))
-        facts["image_crc32"] += shards.image_checksums(pixels).tolist()
         yield shards.Rows(pixels, plan.rows.features[part], plan.rows.labels[part], plan.ids[part])
         with _done.get_lock():
             _done.value += len(part)

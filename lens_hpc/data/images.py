@@ -6,10 +6,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import fitsio
 import h5py
 import numpy as np
-from astropy.io import fits
-from PIL import Image, ImageSequence
 
 from lens_hpc.config import Recipe
 
@@ -21,19 +20,21 @@ class BadCutoutError(Exception):
 # ---- files ------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, hdu: int | str | None = None, key: str | None = None) -> np.ndarray:
+def read(path: str | Path, hdu: int | str | None = None, key: str | None = None) -> np.ndarray:
     """Planes of an image file, (planes, height, width), in the machine's byte order; two axes are one plane.
 
     Raises BadCutoutError naming the file when it cannot be read.
     """
-    name = path.name.lower().removesuffix(".gz").removesuffix(".fz")
+    path = str(path)  # this runs for every file: a Path costs more than the rest
+    name = path.lower().removesuffix(".gz").removesuffix(".fz")
     reader = READERS.get(name[name.rfind(".") :])
     if reader is None:
         raise BadCutoutError(f"{path}: images of this type are not read; valid: {', '.join(READERS)}")
     try:
         image = reader(path, hdu, key)
     except Exception as error:  # the decoders raise whatever they like on a damaged file
-        raise BadCutoutError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise BadCutoutError(f"{path}: cannot be read as an image: {type(error).__name__}: {reason}") from error
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or image.dtype.kind not in "fiu":
@@ -41,24 +42,24 @@ def read(path: Path, hdu: int | str | None = None, key: str | None = None) -> np
     return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
 
 
-def _read_fits(path: Path, hdu: int | str | None, key: str | None) -> np.ndarray:
-    with fits.open(path, memmap=False) as hdus:
-        candidates = hdus if hdu is None else [hdus[hdu]]
-        for candidate in candidates:
-            if candidate.is_image and candidate.data is not None:
-                return np.asarray(candidate.data)
-            if isinstance(candidate, fits.BinTableHDU):
-                for column in candidate.columns.names:
-                    cells = np.asarray(candidate.data[column])
-                    if cells.dtype.kind in "fiu" and cells.ndim in (3, 4) and len(cells) == 1:
-                        return cells[0]
+def _read_fits(path: str, hdu: int | str | None, key: str | None) -> np.ndarray:
+    """An image, compressed or not, or the only cell of a table's column of images."""
+    with fitsio.FITS(path) as hdus:
+        for candidate in hdus if hdu is None else [hdus[hdu]]:
+            if candidate.get_exttype() == "IMAGE_HDU":
+                if candidate.has_data():
+                    return np.asarray(candidate.read())
+            elif candidate.get_nrows() == 1:
+                for cells in (candidate[name].read() for name in candidate.get_colnames()):
+                    if cells.dtype.kind in "fiu" and cells.ndim in (3, 4):
+                        return np.asarray(cells[0])
     raise ValueError("no HDU holds an image" if hdu is None else f"HDU {hdu} holds no image")
 
 
-def _read_npy(path: Path, hdu: int | str | None, key: str | None) -> np.ndarray:
+def _read_npy(path: str, hdu: int | str | None, key: str | None) -> np.ndarray:
     """As np.load, but the header, the same in all files of a survey, is parsed once: twice as fast."""
-    with path.open("rb") as file:
-        content = file.read()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - no Path, and no buffer beside ours
+        content = file.readall()
     length = int.from_bytes(content[8:10], "little") + 10
     shape, fortran, dtype = _npy_header(content[:length])
     if dtype.hasobject or len(content) != length + dtype.itemsize * int(np.prod(shape)):
@@ -74,13 +75,15 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_1_0(stream)
 
 
-def _read_npz(path: Path, hdu: int | str | None, key: str | None) -> np.ndarray:
+def _read_npz(path: str, hdu: int | str | None, key: str | None) -> np.ndarray:
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays[_only_key(list(arrays.files), key)])
 
 
-def _read_picture(path: Path, hdu: int | str | None, key: str | None) -> np.ndarray:
+def _read_picture(path: str, hdu: int | str | None, key: str | None) -> np.ndarray:
     """Channels, or the pages of a TIFF, as planes."""
+    from PIL import Image, ImageSequence
+
     with Image.open(path) as image:
         if image.mode == "P":
             raise ValueError("its pixels are numbers of a palette; convert it to grey or RGB")
@@ -90,7 +93,7 @@ def _read_picture(path: Path, hdu: int | str | None, key: str | None) -> np.ndar
     return pages[0] if pages[0].ndim == 2 else np.moveaxis(pages[0], -1, 0)
 
 
-READERS: dict[str, Callable[[Path, int | str | None, str | None], np.ndarray]] = {
+READERS: dict[str, Callable[[str, int | str | None, str | None], np.ndarray]] = {
     ".fits": _read_fits,
     ".fit": _read_fits,
     ".npy": _read_npy,
@@ -117,7 +120,7 @@ def open_stack(path: Path, key: str | None, axes: str) -> Any:
         if path.suffix.lower() == ".npy":
             stack: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.suffix.lower() == ".npz":
-            stack = _read_npz(path, None, key)
+            stack = _read_npz(str(path), None, key)
         else:
             file = h5py.File(path, "r", locking=False)
             stack = file[_only_key([name for name, item in file.items() if isinstance(item, h5py.Dataset)], key)]
@@ -135,7 +138,7 @@ class Cutouts:
     """The cutout of each row of a survey, as the recipe says, ready to store."""
 
     def __init__(self, recipe: Recipe, source: Path, paths: np.ndarray) -> None:
-        self.recipe, self.source, self.paths = recipe, source, paths
+        self.recipe, self.folder, self.paths = recipe, str(source), paths
         self.shape: tuple[int, ...] | None = None
         """(bands, height, width) that all cutouts must have, once it is known."""
         self.stack = open_stack(source / recipe.stack, recipe.key, recipe.stack_axes) if recipe.stack else None
@@ -171,7 +174,7 @@ class Cutouts:
             image = np.moveaxis(image, -1, 0) if self.recipe.stack_axes == "NHWB" else image
             image = image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
             return image if image.ndim == 3 else image[None]
-        files = [read(self.source / path, self.recipe.hdu, self.recipe.key) for path in self.paths[row]]
+        files = [read(f"{self.folder}/{path}", self.recipe.hdu, self.recipe.key) for path in self.paths[row]]
         if len(files) == 1:
             return files[0]
         if any(len(planes) > 1 for planes in files):

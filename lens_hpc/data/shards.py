@@ -9,7 +9,7 @@
 
 All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view; only compressed
 images are read by h5py, a row a chunk. Rows lie in a seeded shuffle of their split. The manifest holds a CRC-32 of each
-file and of each block of BLOCK_ROWS rows, in which the bytes of images, features, labels and ids follow each other.
+file and of each block of BLOCK_ROWS rows (`Rows.crc32`).
 """
 
 import json
@@ -120,21 +120,21 @@ class Rows:
     labels: np.ndarray
     ids: np.ndarray
 
-    def crc32(self) -> str:
-        """Checksum of the rows' bytes, in the order of COLUMNS."""
-        crc = 0
-        for name in COLUMNS:
-            crc = zlib.crc32(_bytes(getattr(self, name)), crc)
+    def image_crc32(self) -> np.ndarray:
+        """A CRC-32 for each image, (B,) uint32: equal images have equal ones."""
+        return np.array([zlib.crc32(_bytes(image)) for image in self.images], dtype=np.uint32)
+
+    def crc32(self, image_crc32: np.ndarray | None = None) -> str:
+        """Checksum of a block: CRC-32 of its images' CRC-32 (little-endian), then of features, labels and ids."""
+        images = self.image_crc32() if image_crc32 is None else image_crc32
+        crc = zlib.crc32(images.astype("<u4").tobytes())
+        for column in (self.features, self.labels, self.ids):
+            crc = zlib.crc32(_bytes(column), crc)
         return f"{crc:08x}"
 
 
 def _bytes(array: np.ndarray) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8) if array.size else b"")  # type: ignore[arg-type]
-
-
-def image_checksums(images: np.ndarray) -> np.ndarray:
-    """A CRC-32 for each of (B, bands, height, width) images: equal images have equal ones."""
-    return np.array([zlib.crc32(_bytes(image)) for image in images], dtype=np.uint32)
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
@@ -145,24 +145,28 @@ def encode_ids(ids: np.ndarray) -> np.ndarray:
 
 def write_shard(
     file: Path, rows: int, blocks: Iterator[Rows], attributes: dict[str, Any], compression: str = "none"
-) -> tuple[str, ...]:
-    """Write `blocks` of BLOCK_ROWS rows, `rows` in all, to a new HDF5 file; return the checksum of each block."""
-    checksums = []
+) -> tuple[tuple[str, ...], list[int]]:
+    """Write `blocks` of BLOCK_ROWS rows, `rows` in all, to a new HDF5 file.
+
+    Returns the checksum of each block, and that of each image.
+    """
+    checksums, image_checksums = [], list[int]()
     with h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as shard:
         shard.attrs.update(attributes)
-        start = 0
         for block in blocks:
+            start, stop = len(image_checksums), len(image_checksums) + len(block.labels)
             for name in COLUMNS:
                 part = getattr(block, name)
                 if start == 0:
                     squeeze = {"compression": compression, "chunks": (1, *part.shape[1:])}
                     options = squeeze if name == "images" and compression != "none" else {}
                     shard.create_dataset(name, (rows, *part.shape[1:]), part.dtype, **options)
-                shard[name][start : start + len(part)] = part
-            checksums.append(block.crc32())
-            start += len(block.labels)
-        assert start == rows, f"{file}: {start} rows came, {rows} were announced"
-    return tuple(checksums)
+                shard[name][start:stop] = part
+            of_images = block.image_crc32()
+            checksums.append(block.crc32(of_images))
+            image_checksums += of_images.tolist()
+    assert len(image_checksums) == rows, f"{file}: {len(image_checksums)} rows came, {rows} were announced"
+    return tuple(checksums), image_checksums
 
 
 def describe_shard(dataset: Path, file: Path, rows: int, block_crc32: tuple[str, ...]) -> ShardRecord:

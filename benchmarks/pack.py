@@ -1,0 +1,158 @@
+"""How fast does pack write, beside a bare loop over the same files?
+
+    python benchmarks/pack.py [rows=20000] [repeats=5]     ratios, medians of interleaved repeats, page cache warm
+    python benchmarks/pack.py kills=200                    SIGKILLs at random instants, then the same bytes
+
+Ratios of times: pack on one process over np.load of every file and one h5py dataset; one process over two; packing FITS
+over astropy opening the same files. And the peak memory of a process at one and ten times the rows.
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+SHAPE = (3, 64, 64)
+RECIPE = """
+name: benchmark
+catalogue: catalogue.csv
+columns: {id: id, label: is_lens, features: [mag]}
+images: "{id}.%s"
+bands: [g, r, i]
+pixel_scale: 0.168
+units: counts
+"""
+
+
+def write_survey(folder: Path, rows: int, kind: str) -> Path:
+    """`rows` files of one kind, a catalogue and a recipe."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(rows):
+        cutout = rng.normal(size=SHAPE).astype(np.float32)
+        if kind == "npy":
+            np.save(folder / f"{i}.npy", cutout)
+        else:
+            fits.PrimaryHDU(cutout).writeto(folder / f"{i}.fits")
+    lines = "".join(f"{i},{i % 2},{i % 97}\n" for i in range(rows))
+    (folder / "catalogue.csv").write_text("id,is_lens,mag\n" + lines)
+    (folder / "recipe.yaml").write_text(RECIPE % kind)
+    return folder
+
+
+def pack(survey: Path, output: Path, processes: int) -> None:
+    """The real command, as a user types it."""
+    command = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml"), f"source={survey}"]
+    command += [f"output={output}", f"processes={processes}", "shard_mib=128"]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+
+
+def bare_loop(survey: Path, output: Path, rows: int) -> None:
+    """np.load of every file, and the same bytes into one dataset."""
+    code = (
+        "import sys, h5py, numpy as np\n"
+        "folder, output, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
+        "with h5py.File(output, 'w') as file:\n"
+        f"    images = file.create_dataset('images', (rows, *{SHAPE}), 'f4')\n"
+        "    for i in range(rows):\n"
+        "        images[i] = np.load(f'{folder}/{i}.npy')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(survey), str(output), str(rows)], check=True)
+
+
+def open_fits(survey: Path, rows: int) -> None:
+    """What astropy needs to open the files and hand over their data."""
+    code = (
+        "import sys\nfrom astropy.io import fits\n"
+        "for i in range(int(sys.argv[2])):\n"
+        "    with fits.open(f'{sys.argv[1]}/{i}.fits', memmap=False) as hdus:\n"
+        "        hdus[0].data\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(survey), str(rows)], check=True)
+
+
+def seconds(folder: Path, work: Callable[[], None]) -> float:
+    """Wall time of one call, which finds no output of an earlier one in `folder`."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    (folder / "out").mkdir()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def peak_megabytes(survey: Path, output: Path) -> float:
+    """Largest resident set of a packing process, in a child of its own."""
+    code = (
+        "import resource, sys\n"
+        "from lens_hpc.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "sys.exit(status)\n"
+    )
+    shutil.rmtree(output, ignore_errors=True)
+    arguments = ["pack", str(survey / "recipe.yaml"), f"source={survey}", f"output={output}", "processes=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    return float(done.stdout.split()[-1])
+
+
+def measure(folder: Path, rows: int, repeats: int) -> None:
+    """Print the table of ratios."""
+    npy = write_survey(folder / "npy", rows, "npy")
+    few = min(rows, 10_000)
+    flexible = write_survey(folder / "fits", few, "fits")
+    ways: dict[str, Callable[[], None]] = {
+        "bare loop, .npy": lambda: bare_loop(npy, folder / "out" / "bare.h5", rows),
+        "pack, .npy, one process": lambda: pack(npy, folder / "out" / "d", 1),
+        "pack, .npy, two processes": lambda: pack(npy, folder / "out" / "d", 2),
+        "astropy opens, .fits": lambda: open_fits(flexible, few),
+        "pack, .fits, one process": lambda: pack(flexible, folder / "out" / "d", 1),
+    }
+    for way in ways.values():
+        seconds(folder, way)  # warm the page cache
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(seconds(folder, way))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    for name, value in median.items():
+        count = few if ".fits" in name else rows
+        print(f"{name:<28}{value:>8.2f} s{count / value:>10,.0f} cutouts/s")
+    bare, one, two, opened, packed = median.values()
+    print(f"one process / bare loop      {one / bare:>6.2f}   (at most 1.5)")
+    print(f"one process / two            {one / two:>6.2f}   (at least 1.6)")
+    print(f"pack .fits / astropy opens   {packed / opened:>6.2f}   (at most 1.3)")
+    fewer = max(rows // 10, 256)
+    small = write_survey(folder / "small", fewer, "npy")
+    peaks = peak_megabytes(small, folder / "m1"), peak_megabytes(npy, folder / "m10")
+    print(
+        f"peak memory of a process     {peaks[0]:.0f} MB at {fewer:,} rows, {peaks[1]:.0f} MB at {rows:,}   (below 500)"
+    )
+
+
+def main(options: dict[str, int]) -> None:
+    """Run what the command line asks for."""
+    with tempfile.TemporaryDirectory(dir=ROOT) as name:
+        folder = Path(name)
+        if kills := options.get("kills"):
+            from tests.kills import kill_and_restart
+
+            survey = write_survey(folder / "survey", 3000, "npy")
+            ends = kill_and_restart(survey, folder / "d", ("shard_mib=12", "processes=2"), kills, seed=0)
+            print(f"{kills} kills at random instants; {ends} times it came to its end, each time with the same bytes")
+        else:
+            measure(folder, options.get("rows", 20_000), options.get("repeats", 5))
+
+
+if __name__ == "__main__":
+    main({key: int(value) for key, _, value in (argument.partition("=") for argument in sys.argv[1:])})
