@@ -8,6 +8,7 @@
 """
 
 import csv
+import io
 import json
 import multiprocessing
 import shutil
@@ -31,7 +32,7 @@ def run(recipe_file: Path, overrides: list[str]) -> None:
     plan = make_plan(settings)
     if settings.dry_run:
         print(dry_run(plan))
-    elif settings.output.exists():
+    elif settings.output.exists() and not is_empty(settings.output):
         leave_as_it_is(plan)
     else:
         write_shards(plan)
@@ -39,6 +40,9 @@ def run(recipe_file: Path, overrides: list[str]) -> None:
 
 
 # ---- the shards -------------------------------------------------------------------------------------------------
+
+MANIFEST = "manifest.json"
+REJECTED = "rejected.csv"
 
 _plan: Plan
 _done: Any
@@ -181,7 +185,7 @@ def finish(plan: Plan) -> None:
     """Write the manifest and give the dataset its name, when all shards of all tasks are there."""
     notes = [read_note(plan, shard) for shard in plan.shards]
     output = plan.settings.output
-    if output.exists():  # another task was the last
+    if (output / MANIFEST).exists():  # another task was the last
         return
     if any(note is None for note in notes):
         logs.logger.info("%d of %d shards are still with other tasks", notes.count(None), len(notes))
@@ -189,14 +193,13 @@ def finish(plan: Plan) -> None:
     complete = [note for note in notes if note is not None]
     bad = plan.rows.bad | {int(row): reason for note in complete for row, reason in note["bad"].items()}
     manifest = make_manifest(plan, complete, bad)
-    try:
+    try:  # two tasks may both believe that they are the last: they do the same, and one is too late
         remove_strays(plan)
-        if bad:
-            write_rejected(plan, bad)
-        files.write_text(plan.folder / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
+        publish(plan, REJECTED, rejected_text(plan, bad) if bad else None)
+        publish(plan, MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         plan.folder.rename(output)
     except FileNotFoundError:
-        if not output.exists():
+        if not (output / MANIFEST).exists():
             raise
         return
     files.sync(output.parent)
@@ -283,27 +286,44 @@ def count_duplicates(plan: Plan, notes: list[dict[str, Any]]) -> int:
 
 
 def remove_strays(plan: Plan) -> None:
-    """Delete what a start with another recipe left in the folder."""
-    wanted = {plan.folder / shard.file for shard in plan.shards} | {plan.note(shard) for shard in plan.shards}
-    for path in sorted(plan.folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in wanted:
-            path.unlink()
+    """Delete what a start with another recipe, or one that was killed, left beside the shards."""
+    wanted = {plan.folder / shard.file for shard in plan.shards}
+    for folder in (path for path in plan.folder.iterdir() if path.is_dir() and path.name != NOTES):
+        for path in set(folder.iterdir()) - wanted:
+            path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def write_rejected(plan: Plan, bad: dict[int, str]) -> None:
+def publish(plan: Plan, name: str, text: str | None) -> None:
+    """Put a file into the dataset by one rename, from a name that no other task uses; no text: no file."""
+    if text is None:
+        (plan.folder / name).unlink(missing_ok=True)
+        return
+    own = plan.folder / NOTES / f"{plan.settings.task}-{name}"
+    files.write_text(own, text)
+    own.replace(plan.folder / name)
+
+
+def rejected_text(plan: Plan, bad: dict[int, str]) -> str:
     """rejected.csv: row of the catalogue (from 1), id and reason of each row left out."""
-    with files.whole_file(plan.folder / "rejected.csv") as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "id", "reason"])
-        writer.writerows([row + 1, plan.rows.ids[row], bad[row]] for row in sorted(bad))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "id", "reason"])
+    writer.writerows([row + 1, plan.rows.ids[row], bad[row]] for row in sorted(bad))
+    return text.getvalue()
+
+
+def is_empty(folder: Path) -> bool:
+    """A folder that the user has made for us."""
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def leave_as_it_is(plan: Plan) -> None:
     """The output is there: say so when it is this very dataset; UserError otherwise."""
     output = plan.settings.output
+    if not (output / MANIFEST).is_file():
+        raise UserError(f"output = {output}: already holds something else than a dataset; name another folder")
     manifest = shards.read_manifest(output)
     if manifest.recipe != json.loads(json.dumps(recipe_of(plan.settings))):
         raise UserError(f"output = {output}: already holds another dataset, {manifest.name}; name another folder")

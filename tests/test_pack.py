@@ -1,6 +1,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +207,32 @@ def test_tasks_share_the_shards_and_the_last_one_finishes(tmp_path: Path, large:
         assert not (tmp_path / "tasks").exists()
         pack_survey(large, tmp_path / "tasks", *LARGE, f"task={task}", "tasks=3")
     assert files_of(tmp_path / "tasks") == alone
+
+
+@pytest.mark.slow
+def test_tasks_at_the_same_time_make_one_dataset(tmp_path: Path, large: Path) -> None:
+    alone = files_of(pack_survey(large, tmp_path / "alone", *LARGE))
+    for attempt in range(3):
+        output = tmp_path / f"together{attempt}"
+        command = [sys.executable, "-m", "lens_hpc", "pack", str(large / "recipe.yaml"), f"source={large}"]
+        command += [f"output={output}", *LARGE, "tasks=4", "processes=1"]
+        tasks = [
+            subprocess.Popen([*command, f"task={task}"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+            for task in range(4)
+        ]
+        for task in tasks:
+            assert task.communicate()[1].count("Traceback") == 0
+            assert task.returncode == 0
+        assert files_of(output) == alone
+
+
+def test_an_empty_output_folder_is_used_and_another_kept(tmp_path: Path, survey: Path, dataset: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert files_of(pack_survey(survey, tmp_path / "mine")) == files_of(dataset)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="already holds something else than a dataset"):
+        pack_survey(survey, tmp_path / "other")
 
 
 def test_srun_is_known_by_its_step_and_a_batch_script_is_no_step(
