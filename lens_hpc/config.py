@@ -375,7 +375,11 @@ def load(kind: type[AnySettings], file: Path | None = None, overrides: Sequence[
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(kind, problem) for problem in error.errors()]
+        reasons: dict[str, list[str]] = {}
+        for problem in error.errors():
+            said, reason = _explain(kind, problem)
+            reasons.setdefault(said, []).append(reason)
+    problems = [said + ", or ".join(alternatives) for said, alternatives in reasons.items()]
     where = " and ".join(([str(file)] if file else []) + (["the command line"] if overrides or not file else []))
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
     raise UserError(f"{count} in the settings from {where}:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -458,18 +462,25 @@ def _set(tree: dict[str, Any], override: str) -> None:
     tree[name] = value
 
 
-def _explain(kind: type[Settings], problem: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+def _explain(kind: type[Settings], problem: ErrorDetails) -> tuple[str, str]:
+    """What is wrong (the setting and its value), and why; alternatives of one setting share the first."""
+    path = ".".join(str(part) for part in problem["loc"] if not _TYPE_TAG.search(str(part)))
     given = _shown(problem["input"])
     if problem["type"] == "missing":
-        return f"{path}: missing; give {path}=... or write it into the file"
+        return f"{path}: ", f"missing; give {path}=... or write it into the file"
     if problem["type"] == "extra_forbidden":
-        return f"{path} = {given}: unknown setting; {_nearest(kind, path)}"
+        return f"{path} = {given}: ", f"unknown setting; {_nearest(kind, path)}"
     reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    reason = reason.replace("a valid tuple", "a list, as in [a, b]")
+    reason = reason.replace("a valid tuple", "a list, as in [a, b]").replace(
+        "a valid dictionary", "a mapping {a: ..., b: ...}"
+    )
     if problem["type"] == "value_error":
-        return f"{path}: {reason}" if path else reason
-    return f"{path} = {given}: {reason}"
+        return f"{path}: " * bool(path), reason
+    return f"{path} = {given}: ", reason
+
+
+# pydantic names the alternative of a union that it tried: no part of the user's path
+_TYPE_TAG = re.compile(r"\[|^(constrained-)?(str|int|float|bool)$")
 
 
 def _nearest(kind: type[Settings], path: str) -> str:

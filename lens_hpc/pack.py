@@ -80,11 +80,15 @@ def pack_all(plan: Plan, missing: list[Shard]) -> Iterator[dict[int, str]]:
     total = sum(len(shard.rows) for shard in missing)
     progress = logs.Progress(total, "pack", "rows")
     row_megabytes = int(np.prod(plan.cutouts.shape or 0)) * np.dtype(plan.settings.dtype).itemsize / 1e6
+
+    def show() -> None:
+        progress.update(_done.value - progress.done, **{"MB/s": f"{progress.rate() * row_megabytes:,.0f}"})
+
     workers = min(plan.settings.processes, len(missing))
     if workers <= 1:
         for shard in missing:
             yield pack_shard(plan, shard)
-            progress.update(_done.value - progress.done, MB=f"{_done.value * row_megabytes:,.0f}")
+            show()
         progress.close()
         return
     # forked workers share the catalogue and begin at once
@@ -93,7 +97,7 @@ def pack_all(plan: Plan, missing: list[Shard]) -> Iterator[dict[int, str]]:
         try:
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                progress.update(_done.value - progress.done, MB=f"{_done.value * row_megabytes:,.0f}")
+                show()
                 yield from (task.result() for task in finished)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -105,6 +105,14 @@ def test_differences_name_the_setting() -> None:
     assert config.differences(one, other) == ["optim.lr: 0.002 there, 1.0 here"]
 
 
+def test_alternatives_of_a_setting_are_one_problem() -> None:
+    recipe = ["name=a", "catalogue=c.csv", "images='{id}.npy'", "bands=g,r", "pixel_scale=0", "units=x"]
+    message = problems(*recipe, "source=a", "output=b", kind=config.Pack)
+    assert message.startswith("2 problems")
+    assert "pixel_scale = 0: must be greater than 0, or must be a mapping {a: ..., b: ...}" in message
+    assert "bands = g,r: must be a list, as in [a, b]" in message
+
+
 def test_splits_must_add_up() -> None:
     recipe = ["name=a", "catalogue=c.csv", "images='{id}.npy'", "bands=[g]", "pixel_scale=1", "units=x"]
     message = problems(*recipe, "source=a", "output=b", "splits={train: 0.5, test: 0.2}", kind=config.Pack)
