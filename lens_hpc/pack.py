@@ -12,9 +12,9 @@ import io
 import json
 import multiprocessing
 import shutil
-import signal
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lens_hpc import UserError, __version__, config, files, logs
 from lens_hpc.data import shards
 from lens_hpc.data.images import BadCutoutError
 from lens_hpc.data.plan import MOST_LISTED, NOTES, Plan, Shard, make_plan, recipe_of, refusal
+from lens_hpc.workers import make_pool
 
 
 def run(recipe_file: Path, overrides: list[str]) -> None:
@@ -68,6 +69,11 @@ def write_shards(plan: Plan) -> None:
             f"{plan.folder}: cannot be written: {error}; make room or choose another output, and run the same line "
             "again: shards that are complete are kept"
         ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory; run the same line again, with fewer processes: "
+            "shards that are complete are kept"
+        ) from error
     if bad and settings.on_bad == "error":
         shutil.rmtree(plan.folder)
         raise refusal(settings, bad, plan.rows)
@@ -92,7 +98,7 @@ def pack_all(plan: Plan, missing: list[Shard]) -> Iterator[dict[int, str]]:
         progress.close()
         return
     # forked workers share the catalogue and begin at once
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_worker) as pool:
+    with make_pool(workers, "fork") as pool:
         waiting: set[Future[dict[int, str]]] = {pool.submit(_pack_in_worker, shard) for shard in missing}
         try:
             while waiting:
@@ -104,10 +110,6 @@ def pack_all(plan: Plan, missing: list[Shard]) -> Iterator[dict[int, str]]:
     progress.close()
 
 
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-
-
 def _pack_in_worker(shard: Shard) -> dict[int, str]:
     return pack_shard(_plan, shard)
 
@@ -117,9 +119,9 @@ def pack_shard(plan: Plan, shard: Shard) -> dict[int, str]:
     file = plan.folder / shard.file
     files.make_folder(file.parent)
     rows, bad = shard.rows, dict[int, str]()
-    while True:
+    facts: dict[str, Any] = {"fingerprint": shard.fingerprint, "record": None, "image_max": 0.0, "image_crc32": []}
+    while len(rows):
         found = dict[int, str]()
-        facts: dict[str, Any] = {"image_max": 0.0}
         with files.whole_file(file) as partial:
             blocks = read_blocks(plan, rows, found, facts)
             attributes = attributes_of(plan.settings, shard.split)
@@ -127,14 +129,14 @@ def pack_shard(plan: Plan, shard: Shard) -> dict[int, str]:
                 partial, len(rows), blocks, attributes, plan.settings.compression
             )
         bad |= found
-        if not found or plan.settings.on_bad == "error":
+        if not found:
+            record = shards.describe_shard(plan.folder, file, len(rows), checksums)
+            facts["record"] = record.model_dump(mode="json")
             break
-        rows = np.array([row for row in rows if row not in found], dtype=np.int64)
-    if bad and plan.settings.on_bad == "error":
         file.unlink()
-        return bad
-    record = shards.describe_shard(plan.folder, file, len(rows), checksums)
-    facts |= {"fingerprint": shard.fingerprint, "record": record.model_dump(mode="json")}
+        if plan.settings.on_bad == "error":
+            return bad
+        rows = np.array([row for row in rows if row not in found], dtype=np.int64)
     facts["bad"] = {str(row): reason for row, reason in bad.items()}
     files.write_text(plan.note(shard), json.dumps(facts))
     return bad
@@ -176,7 +178,8 @@ def read_note(plan: Plan, shard: Shard) -> dict[str, Any] | None:
     """The note of a shard that is complete and made from the same recipe and source; None otherwise."""
     try:
         facts: dict[str, Any] = json.loads(plan.note(shard).read_text(encoding="utf-8"))
-        whole = (plan.folder / shard.file).stat().st_size == facts["record"]["bytes"]
+        record = facts["record"]  # none where all rows were bad
+        whole = record is None or (plan.folder / shard.file).stat().st_size == record["bytes"]
     except (OSError, ValueError):
         return None
     return facts if whole and facts["fingerprint"] == shard.fingerprint else None
@@ -221,13 +224,15 @@ def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) 
         pairs = [(shard, note) for shard, note in zip(plan.shards, notes, strict=True) if shard.split == split]
         rows = np.concatenate([shard.rows for shard, _ in pairs])
         packed[split] = rows = rows[~np.isin(rows, list(bad))]
+        if not len(rows):
+            raise refusal(settings, bad, plan.rows)
         labels = plan.rows.labels[rows]
         records[split] = shards.SplitRecord(
             rows=len(rows),
             lenses=int((labels == 1).sum()),
             non_lenses=int((labels == 0).sum()),
             unlabelled=int((labels == -1).sum()),
-            shards=tuple(shards.ShardRecord.model_validate(note["record"]) for _, note in pairs),
+            shards=tuple(shards.ShardRecord.model_validate(note["record"]) for _, note in pairs if note["record"]),
         )
     image_max = max(
         (note["image_max"] for s, note in zip(plan.shards, notes, strict=True) if s.split == "train"), default=0

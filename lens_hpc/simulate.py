@@ -6,10 +6,7 @@ cutout, never the truth of the simulation.
 
 import csv
 import math
-import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +17,7 @@ from astropy.io import fits
 
 from lens_hpc import config, files, logs
 from lens_hpc.data import mock
+from lens_hpc.workers import make_pool
 
 OBJECTS_A_TASK = 25
 APERTURE_ARCSEC = 2.0
@@ -61,8 +59,7 @@ def observe_all(settings: config.Simulate, folder: Path) -> Iterator[Row]:
     np.random.default_rng([settings.seed]).shuffle(lenses)
     starts = range(0, settings.objects, OBJECTS_A_TASK)
     progress = logs.Progress(settings.objects, "simulate", "objects")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.processes, context, initializer=begin_worker) as pool:
+    with make_pool(settings.processes, "spawn") as pool:
         tasks = [pool.submit(observe_some, settings, folder, s, lenses[s : s + OBJECTS_A_TASK]) for s in starts]
         try:
             for task in tasks:
@@ -73,14 +70,9 @@ def observe_all(settings: config.Simulate, folder: Path) -> Iterator[Row]:
     progress.close()
 
 
-def begin_worker() -> None:
-    """One thread, so that sums have one order; and Ctrl-C is for the parent, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
 def observe_some(settings: config.Simulate, folder: Path, start: int, lenses: np.ndarray) -> list[Row]:
     """Make the objects from number `start` on, lens or not as `lenses` says."""
+    torch.set_num_threads(1)  # so that sums have one order
     return [observe(settings, folder, start + i, bool(lens)) for i, lens in enumerate(lenses)]
 
 

@@ -1,12 +1,11 @@
 """verify: is every byte of a dataset as it was packed?"""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from lens_hpc import UserError, config, logs
 from lens_hpc.data import shards
+from lens_hpc.workers import make_pool
 
 
 def run(dataset: Path, overrides: list[str]) -> None:
@@ -16,7 +15,7 @@ def run(dataset: Path, overrides: list[str]) -> None:
     records = [shard for split in manifest.splits.values() for shard in split.shards]
     progress = logs.Progress(sum(record.bytes for record in records), "verify", "bytes")
     damaged = []
-    with ProcessPoolExecutor(min(settings.processes, len(records)), multiprocessing.get_context("fork")) as pool:
+    with make_pool(min(settings.processes, len(records)), "fork") as pool:
         for record, problem in zip(records, pool.map(partial(shards.damage, dataset), records), strict=True):
             damaged += [problem] * bool(problem)
             progress.update(record.bytes)

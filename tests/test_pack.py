@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lens_hpc import UserError, cli, config, verify
 from lens_hpc.data import shards
+from lens_hpc.data.plan import make_plan
 from lens_hpc.data.shards import Split, read_manifest
 from tests.conftest import pack_survey, write_survey
 from tests.kills import files_of, kill_and_restart
@@ -270,6 +272,53 @@ def test_shards_of_another_recipe_or_a_changed_source_are_made_anew(tmp_path: Pa
 @pytest.mark.slow
 def test_killed_at_any_instant_it_ends_with_the_same_bytes(tmp_path: Path, large: Path) -> None:
     assert kill_and_restart(large, tmp_path / "d", LARGE, kills=10, seed=0) >= 1
+
+
+def test_a_shard_without_a_good_row_is_left_out(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=600, size=23)  # 256 rows a shard of 1 MiB
+    order = make_plan(config.load(config.Pack, survey / "recipe.yaml", [f"source={survey}", "output=d", *ONE_SHARD]))
+    for row in order.shards[1].rows:
+        (survey / f"obj{row}.npy").write_bytes(b"junk")
+    dataset = pack_survey(survey, tmp_path / "d", *ONE_SHARD, "on_bad=skip")
+    split = Split(dataset, "train")
+    assert [shard.rows for shard in split.record.shards] == [256, 88]
+    assert read_manifest(dataset).rejected == 256
+    assert len(split.ids()) == 344
+    verify.run(dataset, [])
+    assert sorted(path.name for path in (dataset / "train").iterdir()) == ["shard-00000.h5", "shard-00002.h5"]
+
+
+ONE_SHARD = ("shard_mib=1", "splits={train: 1.0}")
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=6000, size=16)
+    command = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml"), f"source={survey}"]
+    command += [f"output={tmp_path / 'd'}", "shard_mib=1", "processes=3"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while len(members := group_of(parent.pid)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(members) >= 4, "the workers never came"
+    parent.kill()
+    parent.wait()
+    time.sleep(2)
+    assert group_of(parent.pid) == []
+    pack_survey(survey, tmp_path / "d", "shard_mib=1")
+    verify.run(tmp_path / "d", [])
+
+
+def group_of(group: int) -> list[int]:
+    """Live processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        found += [int(stat.parent.name)] * (int(of_group) == group and state != "Z")
+    return found
 
 
 def test_identical_cutouts_across_splits_are_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
