@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -65,8 +66,9 @@ def write_shards(plan: Plan) -> None:
             if len(bad) >= MOST_LISTED and settings.on_bad == "error":
                 break
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"{plan.folder}: cannot be written: {error}; make room or choose another output, and run the same line "
+            f"{plan.folder}: cannot be written: {reason}; make room or choose another output, and run the same line "
             "again: shards that are complete are kept"
         ) from error
     except BrokenProcessPool as error:

@@ -24,6 +24,8 @@ def test_every_format_gives_bands_first_in_native_order(tmp_path: Path) -> None:
     picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     Image.fromarray(picture).save(tmp_path / "a.png")
     np.testing.assert_array_equal(images.read(tmp_path / "a.png"), picture.transpose(2, 0, 1))
+    Image.fromarray(np.full((16, 16, 3), (200, 100, 50), np.uint8)).save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(images.read(tmp_path / "a.jpg").mean(axis=(1, 2)), (200, 100, 50), atol=4)
 
 
 def test_two_axes_are_one_band(tmp_path: Path) -> None:
