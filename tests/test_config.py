@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from lens_hpc import UserError, config
 
@@ -24,6 +25,14 @@ def test_every_shipped_training_config_loads(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "pack").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_recipe_loads(file: Path) -> None:
     assert config.load(config.Pack, file, ["source=a", "output=b"]).bands
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_launcher_config_is_accelerates(file: Path) -> None:
+    launcher = load_config_from_file(str(file))  # refuses unknown keys
+    wanted = {"cpu": (1, 2), "one_gpu": (1, 1), "multi_gpu": (1, 4), "multi_node": (2, 8)}
+    assert (launcher.num_machines, launcher.num_processes) == wanted[file.stem]
+    assert launcher.mixed_precision == "no"  # train.precision decides
 
 
 def test_defaults_are_the_authors() -> None:
