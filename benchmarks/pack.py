@@ -142,7 +142,7 @@ def measure(folder: Path, rows: int, repeats: int) -> None:
 
 def main(options: dict[str, int]) -> None:
     """Run what the command line asks for."""
-    with tempfile.TemporaryDirectory(dir=ROOT) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kills := options.get("kills"):
             from tests.kills import kill_and_restart
