@@ -30,12 +30,13 @@ def kill_and_restart(survey: Path, output: Path, overrides: Sequence[str], kills
     seconds, expected = time.monotonic() - began, files_of(undisturbed)
     ends = 0
     while True:
+        began = time.monotonic()
         process = subprocess.Popen(
             [*command, f"output={output}", *overrides], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
         try:
-            _, errors = process.communicate(timeout=rng.uniform(0.6, 1.1) * seconds if kills else None)
+            _, errors = process.communicate(timeout=rng.uniform(0.5, 1.02) * seconds if kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -44,7 +45,7 @@ def kill_and_restart(survey: Path, output: Path, overrides: Sequence[str], kills
         assert process.returncode == 0, errors.decode()
         assert files_of(output) == expected, "the bytes differ from those of an undisturbed run"
         assert not output.with_name(output.name + ".partial").exists()
-        ends += 1
+        ends, seconds = ends + 1, time.monotonic() - began  # the machine may have become faster or slower
         if not kills:
             return ends
         shutil.rmtree(output)
