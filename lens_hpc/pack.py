@@ -338,6 +338,11 @@ def leave_as_it_is(plan: Plan) -> None:
     manifest = shards.read_manifest(output)
     if manifest.recipe != json.loads(json.dumps(recipe_of(plan.settings))):
         raise UserError(f"output = {output}: already holds another dataset, {manifest.name}; name another folder")
+    packed, now = sum(split.rows for split in manifest.splits.values()) + manifest.rejected, len(plan.rows.ids)
+    if packed != now:
+        raise UserError(
+            f"output = {output}: was packed from {packed:,} rows, and the source has {now:,} now; name another folder"
+        )
     shutil.rmtree(output / NOTES, ignore_errors=True)
     print(f"{output} is packed already. {summary(output, manifest)}")
 

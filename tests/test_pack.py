@@ -123,6 +123,14 @@ def test_the_same_line_again_changes_nothing(survey: Path, dataset: Path, capsys
     assert files_of(dataset) == before
 
 
+def test_a_source_that_has_grown_is_not_called_packed(survey: Path, dataset: Path) -> None:
+    before = files_of(dataset)
+    write_survey(survey, rows=41)
+    with pytest.raises(UserError, match="was packed from 40 rows, and the source has 41 now"):
+        pack_survey(survey, dataset)
+    assert files_of(dataset) == before
+
+
 def test_an_output_with_another_dataset_is_kept(survey: Path, dataset: Path) -> None:
     before = files_of(dataset)
     with pytest.raises(UserError, match="already holds another dataset, toy; name another folder"):
