@@ -24,7 +24,7 @@ import numpy as np
 from lens_hpc import UserError, __version__, config, files, logs
 from lens_hpc.data import shards
 from lens_hpc.data.images import BadCutoutError
-from lens_hpc.data.plan import MOST_LISTED, NOTES, Plan, Shard, make_plan, recipe_of, refusal
+from lens_hpc.data.plan import MOST_LISTED, NOTES, Plan, Shard, check_features, make_plan, recipe_of, refusal
 from lens_hpc.workers import make_pool
 
 
@@ -236,6 +236,7 @@ def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) 
             unlabelled=int((labels == -1).sum()),
             shards=tuple(shards.ShardRecord.model_validate(note["record"]) for _, note in pairs if note["record"]),
         )
+    check_features(settings, plan.rows, packed)  # again: rows may have been rejected for their images
     image_max = max(
         (note["image_max"] for s, note in zip(plan.shards, notes, strict=True) if s.split == "train"), default=0
     )

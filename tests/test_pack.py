@@ -150,6 +150,14 @@ def test_a_feature_that_training_never_has_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_a_feature_that_rejection_leaves_empty_is_refused(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", colour=["1.5" if i == 5 else "" for i in range(40)])
+    (survey / "obj5.npy").write_bytes(b"junk")
+    with pytest.raises(UserError, match="colour: missing in every training row"):
+        pack_survey(survey, tmp_path / "d", "splits={train: 1.0}", "on_bad=skip")
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_split_without_rows_is_refused(tmp_path: Path, survey: Path) -> None:
     with pytest.raises(UserError, match="no row is left for the split 'tiny'"):
         pack_survey(survey, tmp_path / "d", "splits={train: 0.99, tiny: 0.01}")
