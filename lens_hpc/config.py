@@ -247,19 +247,37 @@ class Data(Settings):
     """Folder of the packed dataset."""
     image_scale: Literal["cutout", "split"] = "cutout"
     """Divide pixels by the maximum of the cutout, or of the whole training split."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """A true permutation, or runs of 64 rows mixed in windows of 8192: for storage that is slow at random."""
+    balance: Literal["none", "oversample"] = "none"
+    """Each sample once an epoch, or those of the rarer class repeated until both classes are equally frequent."""
+    last: Literal["drop", "keep"] = "drop"
+    """What becomes of the last step of an epoch when too few samples are left for it."""
     workers: NonNegativeInt = 2
-    """Loader processes for each training process; 0: load in the training process itself."""
+    """Threads (processes, for albumentations and compressed shards) that load for each training process; 0: none."""
+    verify: Literal["header", "full"] = "header"
+    """Before the first step, check size and header of every shard, or every byte."""
+    stage_to: str | None = None
+    """Folder on a disk of each node to copy its shards to, such as $SLURM_TMPDIR; null: read them where they are."""
 
 
 class Augment(Settings):
-    """Probabilities of the author's augmentations, for each training cutout."""
+    """Augmentation of each training cutout: the author's three, by probability, and extras that are off by default."""
 
+    engine: Literal["albumentations", "torch"] = "albumentations"
+    """The first three are done a cutout at a time, or a batch at a time on the model's device (the faster)."""
     hflip: Probability = 0.3
     """Horizontal flip."""
     vflip: Probability = 0.3
     """Vertical flip."""
     blur: Probability = 0.3
     """AdvancedBlur: a random generalised Gaussian kernel of 3 to 7 pixels."""
+    rotate90: Probability = 0.0
+    """Extra: rotation by 90, 180 or 270 degrees."""
+    shift: NonNegativeInt = 0
+    """Extra: shift by up to so many whole pixels along each axis."""
+    noise: NonNegativeFloat = 0.0
+    """Extra: Gaussian noise of this standard deviation, in units of normalised pixels (1 is the maximum)."""
 
 
 class Model(Settings):
@@ -355,8 +373,8 @@ class Evaluate(Settings):
     """Packed dataset to score instead of the run's own."""
     batch_size: PositiveInt = 256
     """Cutouts of one forward pass on one process."""
-    workers: NonNegativeInt = 0
-    """Loader processes for each process."""
+    workers: NonNegativeInt = 2
+    """Threads (processes, for compressed shards) that load for each process; 0: none."""
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lens_hpc import UserError, config, files
+from lens_hpc import config, files
 from lens_hpc.analysis import figures
 from lens_hpc.analysis.metrics import Metrics
 from lens_hpc.analysis.metrics import evaluate as measure
-from lens_hpc.data.loader import Samples
-from lens_hpc.data.shards import Split
+from lens_hpc.data.loader import Loader, Samples
+from lens_hpc.data.reader import Split
 from lens_hpc.engine import checkpoint
 from lens_hpc.engine.accelerator import make_accelerator
+from lens_hpc.engine.dataset import check_labels
 from lens_hpc.engine.score import score
 
 
@@ -28,27 +29,17 @@ def run(folder: Path, overrides: list[str]) -> None:
     trained = checkpoint.load(folder / settings.weights)
     dataset = settings.dataset or trained.settings.data.dataset
     split = Split(dataset, settings.split)
-    check_labels(split, dataset)
+    check_labels(dataset, split.manifest, settings.split)
     accelerator = make_accelerator()  # in float32, whatever it was trained in: rounding would tie scores
     model = accelerator.prepare_model(trained.model, evaluation_mode=True)
     samples = Samples(split, trained.manifest, trained.settings.data.image_scale)
-    logits = score(accelerator, model, samples, settings.batch_size, settings.workers)
+    logits = score(accelerator, model, Loader(samples, settings.batch_size, settings.workers, accelerator.device))
     if accelerator.is_main_process:
         output = folder / "evaluation" / name_of(settings)
         origin = {"split": settings.split, "weights": settings.weights, "dataset": split.manifest.name}
         result = write_evaluation(output, split, logits, origin)
         print(summary(output, result))
     accelerator.end_training()
-
-
-def check_labels(split: Split, dataset: Path) -> None:
-    """UserError unless the split is labelled and holds both classes."""
-    record = split.record
-    if not record.lenses or not record.non_lenses or record.unlabelled:
-        raise UserError(
-            f"{dataset}: the split {split.name} has {record.lenses} lenses, {record.non_lenses} non-lenses and "
-            f"{record.unlabelled} unlabelled rows; an ROC needs both classes, and labels for all"
-        )
 
 
 def name_of(settings: config.Evaluate) -> str:

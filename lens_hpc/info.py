@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lens_hpc import config, files
-from lens_hpc.data.shards import Manifest, Split, read_manifest
+from lens_hpc.data.reader import Split
+from lens_hpc.data.shards import Manifest, read_manifest
 
 COLUMNS_OF_CUTOUTS = 8
 

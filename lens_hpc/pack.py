@@ -126,7 +126,7 @@ def pack_shard(plan: Plan, shard: Shard) -> dict[int, str]:
         found = dict[int, str]()
         with files.whole_file(file) as partial:
             blocks = read_blocks(plan, rows, found, facts)
-            attributes = attributes_of(plan.settings, shard.split)
+            attributes = {**attributes_of(plan.settings), "split": shard.split, "file": shard.file}
             checksums, facts["image_crc32"] = shards.write_shard(
                 partial, len(rows), blocks, attributes, plan.settings.compression
             )
@@ -162,13 +162,12 @@ def read_blocks(plan: Plan, rows: np.ndarray, bad: dict[int, str], facts: dict[s
             _done.value += len(part)
 
 
-def attributes_of(settings: config.Pack, split: str) -> dict[str, object]:
-    """What a shard says of itself."""
+def attributes_of(settings: config.Pack) -> dict[str, object]:
+    """What every shard says of itself."""
     scale = settings.pixel_scale
     return {
         "schema_version": shards.SCHEMA_VERSION,
         "name": settings.name,
-        "split": split,
         "bands": list(settings.bands),
         "features": list(settings.columns.features),
         "pixel_scale_arcsec": min(scale.values()) if isinstance(scale, dict) else scale,
@@ -240,7 +239,7 @@ def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) 
     image_max = max(
         (note["image_max"] for s, note in zip(plan.shards, notes, strict=True) if s.split == "train"), default=0
     )
-    attributes = attributes_of(settings, "")
+    attributes = attributes_of(settings)
     return shards.Manifest(
         schema_version=shards.SCHEMA_VERSION,
         name=settings.name,

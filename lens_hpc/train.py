@@ -27,19 +27,21 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from lens_hpc import UserError, config, files, logs
 from lens_hpc.analysis import metrics
-from lens_hpc.data import order
 from lens_hpc.data.augment import Augmentation
-from lens_hpc.data.loader import Batch, Samples, load
-from lens_hpc.data.shards import Split, read_manifest
+from lens_hpc.data.loader import Batch, Loader, Samples
+from lens_hpc.data.order import Order, share_of_step
+from lens_hpc.data.reader import Split
+from lens_hpc.data.shards import Manifest, read_manifest
 from lens_hpc.engine import checkpoint, optim
 from lens_hpc.engine.accelerator import make_accelerator
+from lens_hpc.engine.dataset import open_splits
 from lens_hpc.engine.score import score
 from lens_hpc.logs import logger
 
 STEPS_BETWEEN_FACTS = 10
 SCORING_BATCH = 256
 # Settings that may change while the run stays the same; that the data do, the manifest tells.
-NOT_OF_THE_RUN = {"run", "data.dataset", "data.workers"}
+NOT_OF_THE_RUN = {"run", "data.dataset", "data.workers", "data.verify", "data.stage_to"}
 # What a run that was killed at its very start may have left.
 BEGUN = {"config.yaml", "manifest.json", "environment.json", "metrics.jsonl"}
 PACKAGES = ("lens_hpc", "torch", "timm", "albumentations", "accelerate", "h5py", "numpy", "scikit-learn")
@@ -75,21 +77,29 @@ class Trainer:
 
     settings: config.Train
     accelerator: Accelerator
-    training: Samples
-    validation: Samples
+    order: Order
+    training: Loader
+    validation: Loader
     model: torch.nn.Module
     loss: torch.nn.Module
     optimizer: Any
     schedule: CosineAnnealingWarmRestarts
 
+    @property
+    def manifest(self) -> Manifest:
+        """Of the dataset."""
+        return self.training.samples.training
+
 
 def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
     """Put the parts together; UserError for what cannot work."""
     data, loop = settings.data, settings.train
-    order.share_of_step(loop.global_batch_size, accelerator.num_processes)
-    splits = {name: open_labelled(data.dataset, name) for name in ("train", "val")}
-    order.steps_per_epoch(len(splits["train"]), loop.global_batch_size)
+    share = share_of_step(loop.global_batch_size, accelerator.num_processes)
+    splits = open_splits(data, loop.global_batch_size, accelerator)
+    order = make_order(settings, splits["train"])
     manifest = splits["train"].manifest
+    training = Samples(splits["train"], manifest, data.image_scale, Augmentation(settings.augment, loop.seed))
+    validation = Samples(splits["val"], manifest, data.image_scale)
     set_seed(loop.seed)
     with accelerator.local_main_process_first():  # one download of pretrained weights a node
         model = checkpoint.make_model(settings.model, manifest)
@@ -99,8 +109,9 @@ def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
     return Trainer(
         settings,
         accelerator,
-        Samples(splits["train"], manifest, data.image_scale, Augmentation(settings.augment, loop.seed)),
-        Samples(splits["val"], manifest, data.image_scale),
+        order,
+        Loader(training, share, data.workers, accelerator.device),
+        Loader(validation, SCORING_BATCH, data.workers, accelerator.device),
         model,
         optim.make_loss(settings.loss, accelerator.device),
         optimizer,
@@ -108,16 +119,13 @@ def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
     )
 
 
-def open_labelled(dataset: Path, name: str) -> Split:
-    """A split with lenses, non-lenses and nothing unlabelled; UserError otherwise."""
-    split = Split(dataset, name)
-    record = split.record
-    if record.unlabelled or not record.lenses or not record.non_lenses:
-        raise UserError(
-            f"{dataset}: the split {name} has {record.lenses} lenses, {record.non_lenses} non-lenses and "
-            f"{record.unlabelled} unlabelled rows; training needs both classes, and labels for all"
-        )
-    return split
+def make_order(settings: config.Train, split: Split) -> Order:
+    """The order of the training samples; UserError when an epoch would have no step."""
+    data, loop = settings.data, settings.train
+    labels = split.take("labels", np.arange(len(split))) if data.balance == "oversample" else None
+    order = Order(len(split), loop.global_batch_size, loop.seed, data.shuffle == "blocks", data.last == "keep", labels)
+    assert order.steps
+    return order
 
 
 def check_same_run(trainer: Trainer) -> None:
@@ -128,7 +136,7 @@ def check_same_run(trainer: Trainer) -> None:
             raise UserError(f"run = {folder}: the folder holds something else than a run; name another")
         return
     changed = config.differences(config.load(config.Train, folder / "config.yaml"), settings, NOT_OF_THE_RUN)
-    if read_manifest(folder) != trainer.training.split.manifest:
+    if read_manifest(folder) != trainer.manifest:
         changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
     if changed:
         raise UserError(f"run = {folder}: was begun differently; name another run.\n  " + "\n  ".join(changed))
@@ -145,14 +153,14 @@ def begin_run(trainer: Trainer) -> None:
             logger.warning("%s was interrupted; it starts again from the first step", folder)
         for left_over in ("tensorboard", "best"):
             shutil.rmtree(folder / left_over, ignore_errors=True)
-        files.write_text(folder / "manifest.json", trainer.training.split.manifest.model_dump_json(indent=1) + "\n")
+        files.write_text(folder / "manifest.json", trainer.manifest.model_dump_json(indent=1) + "\n")
         files.write_text(folder / "environment.json", json.dumps(environment(trainer.accelerator), indent=1) + "\n")
         files.write_text(folder / "metrics.jsonl", "")
         files.write_text(folder / "config.yaml", config.dump(settings))
         logger.info(
             "%s: %s on %d x %s, %s training rows",
             folder, settings.model.inputs, trainer.accelerator.num_processes, trainer.accelerator.device.type,
-            f"{len(trainer.training.split):,}",
+            f"{len(trainer.training.samples.split):,}",
         )  # fmt: skip
     trainer.accelerator.init_trackers("tensorboard")
 
@@ -172,23 +180,21 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 def train_epoch(trainer: Trainer, epoch: int, last_auc: float | None) -> dict[str, float]:
     """One pass over the training split; returns what to record."""
     accelerator, loop = trainer.accelerator, trainer.settings.train
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    sequence = order.epoch_order(len(trainer.training.split), loop.seed, epoch)
-    steps = order.steps_per_epoch(len(sequence), loop.global_batch_size)
-    batches = order.training_batches(sequence, loop.global_batch_size, rank, world_size)
+    order, steps = trainer.order, trainer.order.steps
+    shares = order.shares(epoch, accelerator.process_index, accelerator.num_processes)
     title = f"epoch {epoch + 1}/{loop.epochs}"
-    progress = logs.Progress(steps * loop.global_batch_size, title, "cutouts", shown=accelerator.is_main_process)
+    progress = logs.Progress(order.samples, title, "cutouts", shown=accelerator.is_main_process)
     if last_auc is not None:
         progress.update(0, AUC=f"{last_auc:.4f}")
     total_loss = torch.zeros((), device=accelerator.device)
     began = time.monotonic()
     trainer.model.train()
-    for step, batch in enumerate(load(trainer.training, epoch, batches, trainer.settings.data.workers)):
+    for step, batch in enumerate(trainer.training(epoch, shares)):
         trainer.schedule.step(epoch + step / steps)
-        loss = train_step(trainer, batch.to(accelerator.device))
+        loss = train_step(trainer, batch, order.samples_of(step))
         total_loss += loss
         shown = {"loss": f"{loss.item():.4f}", "lr": f"{lr(trainer):.2e}"} if step % STEPS_BETWEEN_FACTS == 0 else {}
-        progress.update(loop.global_batch_size, **shown)
+        progress.update(order.samples_of(step), **shown)
     progress.close()
     mean_loss = float(accelerator.reduce(total_loss, reduction="mean")) / steps
     if not np.isfinite(mean_loss):
@@ -202,13 +208,17 @@ def train_epoch(trainer: Trainer, epoch: int, last_auc: float | None) -> dict[st
         "loss": mean_loss,
         "lr": lr(trainer),
         "seconds": seconds,
-        "cutouts_per_second": steps * loop.global_batch_size / seconds,
+        "cutouts_per_second": sum(map(order.samples_of, range(steps))) / seconds,
     }
 
 
-def train_step(trainer: Trainer, batch: Batch) -> torch.Tensor:
-    """One optimizer step; returns the mean loss of this process's share, detached."""
-    loss: torch.Tensor = trainer.loss(trainer.model(batch.images, batch.features), batch.labels)
+def train_step(trainer: Trainer, batch: Batch, samples: int) -> torch.Tensor:
+    """One optimizer step on `samples` over all processes; returns this process's part of their mean loss, detached.
+
+    Processes average their gradients, hence the factor.
+    """
+    losses = trainer.loss(trainer.model(batch.images, batch.features), batch.labels)
+    loss: torch.Tensor = (losses * batch.weights).sum() / samples * trainer.accelerator.num_processes
     trainer.accelerator.backward(loss)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
@@ -219,10 +229,10 @@ def validate(trainer: Trainer) -> float:
     """AUC of the validation split, scored once over all processes."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     checkpoint.average_statistics(trainer.accelerator, model)
-    logits = score(trainer.accelerator, model, trainer.validation, SCORING_BATCH, trainer.settings.data.workers)
+    logits = score(trainer.accelerator, model, trainer.validation)
     if np.isnan(logits).any():
         raise UserError("the scores of the validation split became NaN; lower optim.lr")
-    labels = trainer.validation.split.take("labels", np.arange(len(logits)))
+    labels = trainer.validation.samples.split.take("labels", np.arange(len(logits)))
     return metrics.delong(labels, logits)[0]
 
 
@@ -243,7 +253,7 @@ def save(trainer: Trainer, name: str, facts: dict[str, float]) -> None:
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         notes = {key: str(value) for key, value in facts.items()}
-        checkpoint.save(trainer.settings.run / name, model, trainer.settings, trainer.training.split.manifest, notes)
+        checkpoint.save(trainer.settings.run / name, model, trainer.settings, trainer.manifest, notes)
     trainer.accelerator.wait_for_everyone()
 
 

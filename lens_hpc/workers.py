@@ -5,20 +5,29 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 SECONDS_BETWEEN_LOOKS = 0.3
 
 
-def make_pool(processes: int, method: str) -> ProcessPoolExecutor:
-    """A pool of `processes`, started by `method`: fork shares what the parent holds, spawn starts clean."""
+def make_pool(
+    processes: int, method: str, begin: Callable[..., None] | None = None, *arguments: Any
+) -> ProcessPoolExecutor:
+    """A pool of `processes`, started by `method`: fork shares what the parent holds, spawn starts clean.
+
+    Each process first calls `begin(*arguments)`.
+    """
     context = multiprocessing.get_context(method)
-    return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), begin, arguments))
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if begin:
+        begin(*arguments)
 
 
 def _end_with(parent: int) -> None:

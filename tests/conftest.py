@@ -45,6 +45,14 @@ def pack_survey(survey: Path, output: Path, *overrides: str) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def many_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training split of 5,120 rows in 20 shards; not to be changed."""
+    folder = tmp_path_factory.mktemp("many")
+    survey = write_survey(folder / "s", rows=5120, size=24)
+    return pack_survey(survey, folder / "d", "shard_mib=1", "splits={train: 1.0}")
+
+
 @pytest.fixture
 def survey(tmp_path: Path) -> Path:
     return write_survey(tmp_path / "survey")

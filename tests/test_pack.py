@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lens_hpc import UserError, cli, config, verify
 from lens_hpc.data import shards
 from lens_hpc.data.plan import make_plan
-from lens_hpc.data.shards import Split, read_manifest
+from lens_hpc.data.reader import Split
+from lens_hpc.data.shards import read_manifest
 from tests.conftest import pack_survey, write_survey
 from tests.kills import files_of, kill_and_restart
 

@@ -16,7 +16,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -220,96 +219,7 @@ def _block_differs(shard: h5py.File, record: ShardRecord, number: int) -> bool:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Where an array lies in a file; a compressed one lies nowhere in particular."""
-
-    name: str
-    offset: int | None
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def open(self, file: Path) -> Any:
-        if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
-        if self.offset is None:
-            return h5py.File(file, "r", locking=False)[self.name]
-        return np.memmap(file, self.dtype, "r", self.offset, self.shape)
-
-
 def read_row(file: Path, row: int) -> tuple[np.ndarray, str]:
     """Image and id of one row of a shard."""
     with h5py.File(file, "r", locking=False) as shard:
         return shard["images"][row], shard["ids"].asstr()[row]
-
-
-class Split:
-    """The rows of one split, mapped: nothing is read before it is asked for.
-
-    Opening checks size and header of every shard against the manifest and raises UserError with the shard's name.
-    """
-
-    def __init__(self, dataset: Path, name: str) -> None:
-        self.manifest = read_manifest(dataset)
-        if name not in self.manifest.splits:
-            raise UserError(f"{dataset} has no split {name!r}; it has: {', '.join(self.manifest.splits)}")
-        self.name = name
-        self.record = self.manifest.splits[name]
-        self._files = [dataset / shard.file for shard in self.record.shards]
-        self._columns = [
-            _check_header(file, shard, self.manifest)
-            for file, shard in zip(self._files, self.record.shards, strict=True)
-        ]
-        self._ends = np.cumsum([shard.rows for shard in self.record.shards])
-
-    def __len__(self) -> int:
-        return self.record.rows
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Maps stay behind when a split is sent to another process: it makes its own."""
-        return {key: value for key, value in self.__dict__.items() if key != "_maps"}
-
-    @cached_property
-    def _maps(self) -> list[dict[str, Any]]:
-        return [
-            {name: column.open(file) for name, column in columns.items()}
-            for file, columns in zip(self._files, self._columns, strict=True)
-        ]
-
-    def take(self, column: str, rows: np.ndarray) -> np.ndarray:
-        """The given rows (numbers in the split, any order) of one column, as a new array."""
-        first = self._columns[0][column]
-        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
-        shards = np.searchsorted(self._ends, rows, side="right")
-        for shard in np.unique(shards):
-            here = shards == shard
-            start = self._ends[shard] - self.record.shards[shard].rows
-            source, local = self._maps[shard][column], rows[here] - start
-            # h5py takes rows one by one or rising, a map takes any
-            out[here] = source[local] if isinstance(source, np.ndarray) else np.stack([source[row] for row in local])
-        return out
-
-    def ids(self) -> np.ndarray:
-        """All ids, (N,) strings."""
-        return np.char.decode(self.take("ids", np.arange(len(self))), "utf-8")
-
-
-def _check_header(file: Path, record: ShardRecord, manifest: Manifest) -> dict[str, _Column]:
-    try:
-        size = file.stat().st_size
-        if size != record.bytes:
-            raise UserError(f"{file}: has {size:,} bytes, its manifest says {record.bytes:,}; copy or pack it again")
-        with h5py.File(file, "r", locking=False) as shard:
-            columns = {
-                name: _Column(name, shard[name].id.get_offset(), shard[name].shape, shard[name].dtype)
-                for name in COLUMNS
-            }
-    except (OSError, KeyError) as error:
-        raise UserError(f"{file}: is missing or damaged ({error}); copy or pack it again") from error
-    shape = (record.rows, len(manifest.bands), manifest.height, manifest.width)
-    if columns["images"].shape != shape or columns["images"].dtype != manifest.dtype:
-        found = f"{columns['images'].shape} {columns['images'].dtype}"
-        raise UserError(f"{file}: holds images {found}, its manifest says {shape} {manifest.dtype}; pack it again")
-    if columns["features"].shape != (record.rows, len(manifest.features)):
-        raise UserError(f"{file}: holds features {columns['features'].shape}, its manifest names {manifest.features}")
-    return columns

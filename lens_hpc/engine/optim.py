@@ -8,8 +8,8 @@ from lens_hpc import config
 
 
 def make_loss(settings: config.Loss, device: torch.device) -> nn.Module:
-    """Mean binary cross entropy of logits (B,) against labels (B,)."""
-    return nn.BCEWithLogitsLoss(pos_weight=torch.tensor(settings.positive_weight, device=device))
+    """Binary cross entropy of logits (B,) against labels (B,), (B,)."""
+    return nn.BCEWithLogitsLoss(reduction="none", pos_weight=torch.tensor(settings.positive_weight, device=device))
 
 
 def make_optimizer(model: nn.Module, settings: config.Optim) -> torch.optim.AdamW:

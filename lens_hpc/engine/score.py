@@ -7,35 +7,30 @@ import torch
 from accelerate import Accelerator
 
 from lens_hpc.data import order
-from lens_hpc.data.loader import Samples, load
+from lens_hpc.data.loader import Loader
 
 
-def score(
-    accelerator: Accelerator, model: torch.nn.Module, samples: Samples, batch_size: int, workers: int
-) -> np.ndarray:
+def score(accelerator: Accelerator, model: torch.nn.Module, loader: Loader) -> np.ndarray:
     """Logits of a split, (N,) float32 in the order of its rows, on every process."""
-    rows, logits = score_share(accelerator, model, samples, batch_size, workers)
-    return in_order(_gather(accelerator, rows), _gather(accelerator, logits), len(samples.split))
+    rows, logits = score_share(accelerator, model, loader)
+    return in_order(_gather(accelerator, rows), _gather(accelerator, logits), len(loader.samples.split))
 
 
 @torch.inference_mode()
-def score_share(
-    accelerator: Accelerator, model: torch.nn.Module, samples: Samples, batch_size: int, workers: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def score_share(accelerator: Accelerator, model: torch.nn.Module, loader: Loader) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and logits of this process's share."""
-    device = accelerator.device
-    rows, logits = [torch.empty(0, dtype=torch.int64, device=device)], [torch.empty(0, device=device)]
-    batches = order.scoring_batches(
-        len(samples.split), batch_size, accelerator.process_index, accelerator.num_processes
+    rows = [np.empty(0, dtype=np.int64)]
+    logits = [torch.empty(0, device=accelerator.device)]
+    shares = order.scoring_shares(
+        len(loader.samples.split), loader.batch_size, accelerator.process_index, accelerator.num_processes
     )
     training = model.training
     model.eval()
-    for batch in load(samples, 0, batches, workers):
-        batch = batch.to(device)
-        rows.append(batch.rows)
+    for batch in loader(0, shares):
+        rows.append(batch.draws)
         logits.append(model(batch.images, batch.features).float())
     model.train(training)
-    return torch.cat(rows), torch.cat(logits)
+    return torch.from_numpy(np.concatenate(rows)).to(accelerator.device), torch.cat(logits)
 
 
 def in_order(rows: np.ndarray, logits: np.ndarray, count: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from astropy.table import Table
 from PIL import Image
 
 from lens_hpc import pack
-from lens_hpc.data.shards import Split, read_manifest
+from lens_hpc.data.reader import Split
+from lens_hpc.data.shards import read_manifest
 
 RECIPES = Path(__file__).parents[2] / "configs" / "pack"
 ROWS = 24

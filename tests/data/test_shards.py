@@ -9,7 +9,7 @@ import pytest
 
 from lens_hpc import UserError
 from lens_hpc.data import shards
-from lens_hpc.data.shards import Split
+from lens_hpc.data.reader import Split
 from tests.conftest import pack_survey, write_survey
 
 

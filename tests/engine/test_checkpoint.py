@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lens_hpc import UserError, config
-from lens_hpc.data.shards import Split
+from lens_hpc.data.reader import Split
 from lens_hpc.engine import checkpoint
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lens_hpc import config
-from lens_hpc.data.loader import Samples
-from lens_hpc.data.shards import Split
+from lens_hpc.data.loader import Loader, Samples
+from lens_hpc.data.order import scoring_shares
+from lens_hpc.data.reader import Split
 from lens_hpc.engine.accelerator import make_accelerator
 from lens_hpc.engine.checkpoint import make_model
 from lens_hpc.engine.score import in_order, score
@@ -34,11 +35,12 @@ def test_a_score_is_the_models_logit_and_the_model_stays_in_training(
     dataset: Path, small_model: config.Model, batch_size: int
 ) -> None:
     split = Split(dataset, "train")
-    samples = Samples(split, split.manifest, "cutout")
+    loader = Loader(Samples(split, split.manifest, "cutout"), batch_size, 0, torch.device("cpu"))
     model = make_model(small_model, split.manifest).train()
-    logits = score(make_accelerator(), model, samples, batch_size, workers=0)
+    logits = score(make_accelerator(), model, loader)
     assert model.training
-    batch = samples[(0, np.arange(len(split)))]
+    whole = Loader(loader.samples, len(split), 0, loader.device)
+    batch = next(whole(0, scoring_shares(len(split), len(split), 0, 1)))
     with torch.inference_mode():
         expected = model.eval()(batch.images, batch.features).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-5)

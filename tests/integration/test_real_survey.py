@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lens_hpc.data.shards import Split
+from lens_hpc.data.reader import Split
 from tests.integration.commands import done
 
 ROOT = Path(__file__).parents[2]
