@@ -54,6 +54,11 @@ VERBS = {
         "Train the fusion model on a packed dataset, on as many processes as the launcher starts.",
         f"{LAUNCH} train configs/train/demo.yaml train.epochs=5",
     ),
+    "bench": Verb(
+        "CONFIG",
+        "Measure for a minute where the time of a training would go on this machine, and which setting to turn.",
+        "lens-hpc bench configs/train/demo.yaml",
+    ),
     "evaluate": Verb(
         "RUN",
         "Score a split with a trained run: predictions.parquet, metrics.json and roc.png in RUN/evaluation/SPLIT.",

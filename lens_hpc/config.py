@@ -359,6 +359,18 @@ class Train(Settings):
     train: Loop = Loop()
 
 
+# ---- bench ------------------------------------------------------------------------------------------------------
+
+
+class Bench(Train):
+    """Settings of `lens-hpc bench`: those of `train`, and how long to measure."""
+
+    run: FilePath = Path("runs/bench")
+    """Not used: bench writes nothing."""
+    seconds: PositiveFloat = 6.0
+    """How long each part is measured."""
+
+
 # ---- evaluate ---------------------------------------------------------------------------------------------------
 
 

@@ -70,11 +70,10 @@ class Augmentation:
         s, u = self.settings, uniforms(self.seed, epoch, draws, 9 + LARGEST**2).numpy()
         change(images, u[:, 0] < s.hflip, partial(torch.flip, dims=(3,)))
         change(images, u[:, 1] < s.vflip, partial(torch.flip, dims=(2,)))
-        sizes = np.array(KERNELS)[(u[:, 3] * len(KERNELS)).astype(int)]
-        kernels = blur_kernels(sizes, u[:, 4:])
-        for size in KERNELS:
-            chosen, inner = (u[:, 2] < s.blur) & (sizes == size), slice((LARGEST - size) // 2, (LARGEST + size) // 2)
-            change(images, chosen, partial(convolve, kernels=torch.from_numpy(kernels[chosen, inner, inner])))
+        blurred = u[:, 2] < s.blur
+        sizes = np.array(KERNELS)[(u[blurred, 3] * len(KERNELS)).astype(int)]
+        kernels = torch.from_numpy(blur_kernels(sizes, u[blurred, 4:]))
+        change(images, blurred, partial(convolve, kernels=kernels))
 
     @cached_property
     def _compose(self) -> Any:
@@ -186,16 +185,16 @@ def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     In slices of a fixed number of cutouts: oneDNN makes new code for each new shape, which takes longer than the work.
     """
     batch, bands, height, width = images.shape
-    half, fill = kernels.shape[1] // 2, -batch % SLICE
-    padded = functional.pad(images, (half,) * 4, mode="reflect")
-    padded = functional.pad(padded, (0,) * 7 + (fill,)).view(-1, SLICE * bands, height + 2 * half, width + 2 * half)
-    each = functional.pad(kernels.to(images), (0,) * 5 + (fill,)).repeat_interleave(bands, dim=0)[:, None]
-    groups = SLICE * bands
-    slices = [
-        functional.conv2d(padded[n : n + 1], each[n * groups : (n + 1) * groups], groups=groups)
-        for n in range(len(padded))
-    ]
-    return torch.cat(slices).view(-1, bands, height, width)[:batch]
+    half, groups = kernels.shape[1] // 2, SLICE * bands
+    kernels = functional.pad(kernels.to(images), (0,) * 5 + (-batch % SLICE,)).repeat_interleave(bands, dim=0)[:, None]
+    blurred = torch.empty_like(images)
+    for n in range(0, batch, SLICE):
+        some = functional.pad(images[n : n + SLICE], (half,) * 4, mode="reflect")
+        count = len(some)
+        some = functional.pad(some, (0,) * 7 + (SLICE - count,)).view(1, groups, height + 2 * half, width + 2 * half)
+        some = functional.conv2d(some, kernels[n * bands : n * bands + groups], groups=groups)
+        blurred[n : n + SLICE] = some.view(SLICE, bands, height, width)[:count]
+    return blurred
 
 
 def shift(images: torch.Tensor, by: torch.Tensor) -> None:

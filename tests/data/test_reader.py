@@ -106,3 +106,40 @@ def test_columns_of_another_type_are_named(many_shards: Path, tmp_path: Path) ->
     manifest.write_text(head + told + tail.replace(str(size), str(file.stat().st_size), 1))
     with pytest.raises(UserError, match=r"shard-00002\.h5: its columns are not of the types of .*shard-00000"):
         Split(dataset, "train")
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from lens_hpc.config import Augment
+from lens_hpc.data.augment import Augmentation
+from lens_hpc.data.loader import Loader, Samples
+from lens_hpc.data.order import Order
+from lens_hpc.data.reader import Split
+torch.set_num_threads(1)
+split = Split(Path(sys.argv[1]), "train")
+samples = Samples(split, split.manifest, "cutout", Augmentation(Augment(engine="torch"), 0))
+batch = min(len(split), 128)
+order = Order(len(split), batch)
+loader = Loader(samples, batch, 2, torch.device("cpu"))
+for epoch in range(54):
+    for _ in loader(epoch, order.shares(epoch, 0, 1)):
+        pass
+    if epoch in (3, 53):
+        status = Path("/proc/self/status").read_text()
+        print(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
+"""
+
+
+@pytest.mark.slow
+def test_memory_grows_neither_with_epochs_nor_with_the_dataset(many_shards: Path, dataset: Path) -> None:
+    """Anonymous memory: the page cache that is mapped is the system's to take back."""
+    kib = {}
+    for folder in (many_shards, dataset):
+        printed = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        kib[folder] = [int(number) for number in printed]
+        assert abs(kib[folder][1] - kib[folder][0]) < 3_000
+    size = sum(file.stat().st_size for file in many_shards.rglob("*.h5")) / 1024
+    assert kib[many_shards][1] - kib[dataset][1] < size / 3
