@@ -7,7 +7,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, count
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import torch
@@ -52,9 +52,8 @@ def samples_per_second(part: Callable[[], int], seconds: float, device: torch.de
 
 
 def endless(trainer: Trainer) -> Iterator[Share]:
-    """This process's shares of all epochs."""
-    rank, world_size = trainer.accelerator.process_index, trainer.accelerator.num_processes
-    return chain.from_iterable(trainer.order.shares(epoch, rank, world_size) for epoch in count())
+    """This process's micro-batches of all epochs."""
+    return chain.from_iterable(trainer.shares(epoch) for epoch in count())
 
 
 def loader_parts(trainer: Trainer) -> dict[str, Callable[[], int]]:
@@ -95,11 +94,11 @@ def whole_parts(trainer: Trainer) -> dict[str, Callable[[], int]]:
     images, features, labels, weights, draws = next(batches)
     same = Batch(images.clone(), features.clone(), labels.clone(), weights.clone(), draws)
 
-    def step(batch: Batch) -> int:
-        train_step(trainer, batch, trainer.order.global_batch_size)
-        return len(batch.draws)
+    def step(source: Iterator[Batch]) -> int:
+        train_step(trainer, 0, source)
+        return len(same.draws) * trainer.accumulation
 
-    return {LOADER: lambda: len(next(batches).draws), MODEL: lambda: step(same), ALL: lambda: step(next(batches))}
+    return {LOADER: lambda: len(next(batches).draws), MODEL: lambda: step(repeat(same)), ALL: lambda: step(batches)}
 
 
 def advice(settings: config.Bench, rates: dict[str, float]) -> str:

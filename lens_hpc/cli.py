@@ -54,6 +54,16 @@ VERBS = {
         "Train the fusion model on a packed dataset, on as many processes as the launcher starts.",
         f"{LAUNCH} train configs/train/demo.yaml train.epochs=5",
     ),
+    "weights": Verb(
+        "CONFIG",
+        "Fetch timm's pretrained weights of a config's backbone into a folder, for compute nodes without internet.",
+        "lens-hpc weights configs/train/resnet50.yaml",
+    ),
+    "check": Verb(
+        "CONFIG",
+        "Find in seconds, before the queue, what could fail later: config, data, weights, batches, disk, memory.",
+        "lens-hpc check configs/train/demo.yaml world_size=4",
+    ),
     "bench": Verb(
         "CONFIG",
         "Measure for a minute where the time of a training would go on this machine, and which setting to turn.",
@@ -68,7 +78,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 2 the user's input is at fault."""
+    """Run one command and return its exit status: 0 done, 2 the user's input is at fault, else what the verb says."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in {"-h", "--help"}:
         _show(overview())
@@ -91,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(verb: str, target: Path, overrides: list[str]) -> int:
     logs.setup(logs.launched_rank())
     try:
-        importlib.import_module(f"lens_hpc.{verb}").run(target, overrides)
+        status: int | None = importlib.import_module(f"lens_hpc.{verb}").run(target, overrides)
     except UserError as error:
         return _refuse(f"{verb}: {error}")
     except OSError as error:
@@ -100,7 +110,7 @@ def _run(verb: str, target: Path, overrides: list[str]) -> int:
         return _refuse(f"{verb}: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
-    return 0
+    return status or 0
 
 
 def _show(text: str) -> None:
@@ -130,7 +140,10 @@ def overview() -> str:
     lines += ["", "Examples, in the order of a first day:"]
     lines += [f"  {verb.example}" for verb in VERBS.values()]
     lines += ["", "lens-hpc VERB --help lists the settings of a verb."]
-    lines += ["Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where."]
+    lines += [
+        "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where;",
+        "85 train was asked to stop, has saved, and goes on when the same line is run again.",
+    ]
     return "\n".join(lines)
 
 

@@ -288,7 +288,13 @@ class Model(Settings):
     backbone: str = "resnet50"
     """Any timm model."""
     weights: str = "pretrained"
-    """none | pretrained (timm's, downloaded once) | a .safetensors or .pth FILE for the backbone."""
+    """none | pretrained (timm's, as `lens-hpc weights` fetched it) | a FILE of weights for the backbone | a RUN, or one
+    of its folders, whose whole model is the start; what has another shape there begins anew."""
+    weights_folder: FilePath = Path("weights")
+    """Where `lens-hpc weights` puts timm's files, and where training reads them."""
+    norm: Literal["batch", "layer"] = "batch"
+    """Normalisation around the Conv1d blocks: over the batch as the author has it, or within each sample, which makes
+    the result independent of how a batch is shared by processes (if the backbone, too, has no BatchNorm)."""
     conv_channels: tuple[PositiveInt, PositiveInt] = (512, 256)
     """Channels of the two Conv1d blocks over the backbone's positions."""
     conv_kernel: Annotated[int, Field(ge=1)] = 3
@@ -306,10 +312,16 @@ class Model(Settings):
 
 
 class Loss(Settings):
-    """Binary cross entropy with logits."""
+    """Loss of a logit against a label."""
 
+    kind: Literal["bce", "focal"] = "bce"
+    """Binary cross entropy, or focal loss (Lin et al. 2017), which looks away from the easy ones: for rare lenses."""
     positive_weight: PositiveFloat = 1.0
     """Weight of a lens relative to a non-lens."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Labels are moved so far towards 0.5: 0.1 makes them 0.05 and 0.95."""
+    focal_gamma: NonNegativeFloat = 2.0
+    """How much the focal loss looks away."""
 
 
 class Optim(Settings):
@@ -319,11 +331,21 @@ class Optim(Settings):
     """Learning rate at the start of each cosine."""
     weight_decay: NonNegativeFloat = 1e-4
     """Decoupled weight decay."""
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    """The backbone learns at this multiple of lr."""
+    frozen_backbone_epochs: NonNegativeInt = 0
+    """Epochs at the start in which the backbone's weights stay as they are."""
+    gradient_clip: PositiveFloat | None = None
+    """Largest norm of the gradient; a larger one is scaled down to it."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of an exponential moving average of the weights, which is then what is validated and exported."""
 
 
 class Schedule(Settings):
     """Cosine annealing with warm restarts, stepped by the fraction of the epoch."""
 
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs of linear rise before the first cosine."""
     period_epochs: PositiveInt = 10
     """Epochs from the start to the first restart (T_0)."""
     period_factor: PositiveInt = 1
@@ -339,10 +361,44 @@ class Loop(Settings):
     """Passes over the training split."""
     global_batch_size: PositiveInt = 128
     """Samples of one optimizer step, over all processes together."""
+    micro_batch_size: PositiveInt | None = None
+    """Samples of one forward pass on one device; gradients are accumulated over as many as a step needs; null: all."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision: no is float32; fp16 needs a GPU."""
+    tf32: bool = False
+    """Let float32 products on the GPU keep 10 bits of their mantissa: faster."""
+    channels_last: bool = False
+    """Keep images with their bands last in memory: faster on GPUs in mixed precision."""
+    compile: bool = False
+    """Compile the model with torch.compile: a minute or more at the start, then faster steps."""
+    sync_batchnorm: bool = False
+    """Normalise over the batches of all GPUs together; on the CPU torch has no such thing."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the weights, of the order of the samples and of the augmentation."""
+    max_minutes: PositiveFloat | None = None
+    """Save and stop after so long; null: in time before the end of a Slurm job, where there is one."""
+    timeout_minutes: PositiveFloat = 10.0
+    """A process that does not answer the others for so long is given up, and the job with it."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl: tensorboard, wandb, mlflow, ... as Accelerate names them."""
+
+
+class Checkpoint(Settings):
+    """What a run keeps to go on from after it was stopped or killed."""
+
+    every_steps: PositiveInt | None = None
+    """Save every so many optimizer steps."""
+    every_minutes: PositiveFloat = 10.0
+    """Save when so much time has passed since the last."""
+    keep: PositiveInt = 2
+    """So many of the newest checkpoints stay."""
+
+
+class Resume(Settings):
+    """How strict a run is about being gone on with."""
+
+    allow: tuple[str, ...] = ()
+    """Settings that may differ from those that the run was begun with, as in [optim.lr]."""
 
 
 class Train(Settings):
@@ -357,6 +413,24 @@ class Train(Settings):
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Loop = Loop()
+    checkpoint: Checkpoint = Checkpoint()
+    resume: Resume = Resume()
+
+
+# ---- weights, check ---------------------------------------------------------------------------------------------
+
+
+class Weights(Train):
+    """Settings of `lens-hpc weights`: those of `train`."""
+
+
+class Check(Train):
+    """Settings of `lens-hpc check`: those of `train`, and the job to come."""
+
+    world_size: PositiveInt = 1
+    """Processes of the job: GPUs of all nodes together."""
+    sbatch: FilePath | None = None
+    """Batch script of the job; its nodes and GPUs then give the world size."""
 
 
 # ---- bench ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lens_hpc.analysis.metrics import Metrics
 from lens_hpc.analysis.metrics import evaluate as measure
 from lens_hpc.data.loader import Loader, Samples
 from lens_hpc.data.reader import Split
-from lens_hpc.engine import checkpoint
+from lens_hpc.engine import weights
 from lens_hpc.engine.accelerator import make_accelerator
 from lens_hpc.engine.dataset import check_labels
 from lens_hpc.engine.score import score
@@ -26,7 +26,7 @@ from lens_hpc.engine.score import score
 def run(folder: Path, overrides: list[str]) -> None:
     """Evaluate the run in `folder` on as many processes as the launcher started."""
     settings = config.load(config.Evaluate, overrides=overrides)
-    trained = checkpoint.load(folder / settings.weights)
+    trained = weights.load(folder / settings.weights)
     dataset = settings.dataset or trained.settings.data.dataset
     split = Split(dataset, settings.split)
     check_labels(dataset, split.manifest, settings.split)

@@ -54,4 +54,6 @@ class Progress:
 
     def _line(self) -> str:
         facts = "".join(f"  {name} {value}" for name, value in self.facts.items())
-        return f"{self.title}  {self.done:,}/{self.total:,} {self.unit}  {self.rate():,.0f} {self.unit}/s{facts}"
+        left = (self.total - self.done) / max(self.rate(), 1e-9)
+        counts = f"{self.done:,}/{self.total:,} {self.unit}  {self.rate():,.0f} {self.unit}/s"
+        return f"{self.title}  {counts}  {left:,.0f} s left{facts}"

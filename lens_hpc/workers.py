@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 SECONDS_BETWEEN_LOOKS = 0.3
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def make_pool(
@@ -23,8 +25,19 @@ def make_pool(
     return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), begin, arguments))
 
 
+@contextmanager
+def deaf() -> Iterator[None]:
+    """What starts meanwhile is born deaf to these signals, and does not die of one before it can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    for number in ASKING:  # they are for the parent, which ends its workers
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if begin:
         begin(*arguments)

@@ -16,7 +16,7 @@ def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
         progress.update(300, loss="0.4")
     (line,) = caplog.messages
     assert line.startswith("train  900/1,000 cutouts  ")
-    assert line.endswith(" cutouts/s  loss 0.4  AUC 0.9")
+    assert line.endswith(" cutouts/s  0 s left  loss 0.4  AUC 0.9")
 
 
 def test_progress_of_other_ranks_is_silent(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from lens_hpc.data.augment import Augmentation
 from lens_hpc.data.order import Share
 from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest
-from lens_hpc.workers import make_pool
+from lens_hpc.workers import deaf, make_pool
 
 # On the CPU, so many cutouts at a time: they stay in its cache from one operation to the next.
 IN_CACHE_ROWS = 128
@@ -213,12 +213,12 @@ class Loader:
         free, pending = deque(range(len(self.buffers))), deque[tuple[int, Share, Future[None] | None]]()
         try:
             while True:
+                began = time.monotonic()
                 while free and (share := next(shares, None)):
                     pending.append((free[0], share, self._ask(free.popleft(), epoch, share)))
                 if not pending:
                     return
                 place, share, future = pending.popleft()
-                began = time.monotonic()
                 self._wait(future, share)
                 batch = self._deliver(place, epoch, share)
                 self.waited += time.monotonic() - began
@@ -250,7 +250,8 @@ class Loader:
         if isinstance(self.pool, ThreadPoolExecutor):
             return self.pool.submit(self.fill, place, epoch, share)
         if self.pool:
-            return self.pool.submit(_fill, place, epoch, share)
+            with deaf():
+                return self.pool.submit(_fill, place, epoch, share)
         self.fill(place, epoch, share)
         return None
 

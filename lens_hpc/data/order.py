@@ -8,6 +8,7 @@ rows. Within a step, samples are sorted by row: neighbours on disk are read toge
 about the same part of the dataset, so that one node's page cache or local disk needs to hold that part only.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +32,13 @@ class Share:
     """(share,) float32: 1 for a sample, 0 for what fills up the last, short step."""
     ahead: np.ndarray
     """Draws of later steps, to have the system read from the disk now; mostly none."""
+
+    def split(self, parts: int) -> Iterator["Share"]:
+        """Micro-batches of equal size."""
+        size = len(self.draws) // parts
+        for n in range(parts):
+            some = slice(n * size, (n + 1) * size)
+            yield Share(self.draws[some], self.weights[some], self.ahead if n == 0 else self.ahead[:0])
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,25 @@ def share_of_step(global_batch_size: int, world_size: int) -> int:
             f"choose {nearest}"
         )
     return global_batch_size // world_size
+
+
+def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> tuple[int, int]:
+    """Samples of a micro-batch, and micro-batches of a step, on each process. UserError names the nearest possible."""
+    share = share_of_step(global_batch_size, world_size)
+    micro = share if micro_batch_size is None else min(micro_batch_size, share)
+    if share % micro:
+        divisors = [size for size in range(1, share + 1) if share % size == 0]
+        below, above = max(d for d in divisors if d < micro), min(d for d in divisors if d > micro)
+        raise UserError(
+            f"train.micro_batch_size = {micro}: a process's share of a step, {share} of train.global_batch_size = "
+            f"{global_batch_size} samples, is no multiple of it; choose {below} or {above}"
+        )
+    return micro, share // micro
+
+
+def scoring_steps(rows: int, batch_size: int, world_size: int) -> int:
+    """Batches of the process that has most."""
+    return math.ceil(math.ceil(rows / batch_size) / world_size)
 
 
 def scoring_shares(rows: int, batch_size: int, rank: int, world_size: int) -> Iterator[Share]:

@@ -2,17 +2,21 @@
 
 import os
 import warnings
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration
 
 from lens_hpc import UserError
 
 
-def make_accelerator(precision: str = "no", run: Path | None = None) -> Accelerator:
-    """An Accelerator on the GPUs, or on the CPU where there is none; it logs to RUN/tensorboard when `run` is given.
+def make_accelerator(
+    precision: str = "no", run: Path | None = None, trackers: Sequence[str] = (), timeout_minutes: float = 10.0
+) -> Accelerator:
+    """An Accelerator on the GPUs, or on the CPU where there is none, whose trackers write into RUN.
 
     UserError when the launcher asked for more processes than came together: they would train side by side, each alone.
     """
@@ -24,10 +28,13 @@ def make_accelerator(precision: str = "no", run: Path | None = None) -> Accelera
     accelerator = Accelerator(
         cpu=not gpu,
         mixed_precision=precision,
-        log_with="tensorboard" if run else None,
-        project_config=ProjectConfiguration(project_dir=run, logging_dir=run) if run else None,
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=run, logging_dir=run / "tensorboard") if run else None,
         # each rank keeps its own BatchNorm statistics while it trains; they are averaged before they are used
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes)),
+        ],
     )
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:

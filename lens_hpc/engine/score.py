@@ -1,5 +1,6 @@
 """Scores that carry their sample's row: every sample exactly once, or an error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,34 @@ from lens_hpc.data import order
 from lens_hpc.data.loader import Loader
 
 
-def score(accelerator: Accelerator, model: torch.nn.Module, loader: Loader) -> np.ndarray:
-    """Logits of a split, (N,) float32 in the order of its rows, on every process."""
-    rows, logits = score_share(accelerator, model, loader)
+def score(
+    accelerator: Accelerator, model: torch.nn.Module, loader: Loader, between: Callable[[], None] | None = None
+) -> np.ndarray:
+    """Logits of a split, (N,) float32 in the order of its rows, on every process.
+
+    `between` is called before each batch, on all processes equally often.
+    """
+    rows, logits = score_share(accelerator, model, loader, between)
     return in_order(_gather(accelerator, rows), _gather(accelerator, logits), len(loader.samples.split))
 
 
 @torch.inference_mode()
-def score_share(accelerator: Accelerator, model: torch.nn.Module, loader: Loader) -> tuple[torch.Tensor, torch.Tensor]:
+def score_share(
+    accelerator: Accelerator, model: torch.nn.Module, loader: Loader, between: Callable[[], None] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and logits of this process's share."""
+    count, world_size = len(loader.samples.split), accelerator.num_processes
     rows = [np.empty(0, dtype=np.int64)]
     logits = [torch.empty(0, device=accelerator.device)]
-    shares = order.scoring_shares(
-        len(loader.samples.split), loader.batch_size, accelerator.process_index, accelerator.num_processes
-    )
+    batches = loader(0, order.scoring_shares(count, loader.batch_size, accelerator.process_index, world_size))
     training = model.training
     model.eval()
-    for batch in loader(0, shares):
-        rows.append(batch.draws)
-        logits.append(model(batch.images, batch.features).float())
+    for _ in range(order.scoring_steps(count, loader.batch_size, world_size)):
+        if between:
+            between()
+        if batch := next(batches, None):
+            rows.append(batch.draws)
+            logits.append(model(batch.images, batch.features).float())
     model.train(training)
     return torch.from_numpy(np.concatenate(rows)).to(accelerator.device), torch.cat(logits)
 

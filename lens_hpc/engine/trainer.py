@@ -1,5 +1,7 @@
 """The parts of a training, put together; and its step."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,16 +9,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
 
 from lens_hpc import config
 from lens_hpc.data.augment import Augmentation
 from lens_hpc.data.loader import Batch, Loader, Samples
-from lens_hpc.data.order import Order, share_of_step
+from lens_hpc.data.order import Order, Share, micro_batches
 from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest
-from lens_hpc.engine import checkpoint, optim
+from lens_hpc.engine import optim, weights
 from lens_hpc.engine.dataset import open_splits
+from lens_hpc.logs import logger
 
 SCORING_BATCH = 256
 
@@ -30,43 +34,78 @@ class Trainer:
     order: Order
     training: Loader
     validation: Loader
-    model: torch.nn.Module
-    loss: torch.nn.Module
+    model: nn.Module
+    ema: ModelEmaV3 | None
+    loss: optim.Loss
     optimizer: Any
-    schedule: CosineAnnealingWarmRestarts
+    rate: optim.LearningRate
+    accumulation: int
+    """Micro-batches of a step on each process."""
 
     @property
     def manifest(self) -> Manifest:
         """Of the dataset."""
         return self.training.samples.training
 
+    @property
+    def validated(self) -> nn.Module:
+        """The model that is validated and exported: the averaged one, where there is one."""
+        return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
+
+    def shares(self, epoch: int, first_step: int = 0) -> Iterator[Share]:
+        """This process's micro-batches of an epoch."""
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        for share in self.order.shares(epoch, rank, world_size, first_step):
+            yield from share.split(self.accumulation)
+
 
 def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
     """Put the parts together; UserError for what cannot work."""
     data, loop = settings.data, settings.train
-    share = share_of_step(loop.global_batch_size, accelerator.num_processes)
+    micro, accumulation = micro_batches(loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size)
     splits = open_splits(data, loop.global_batch_size, accelerator)
     order = make_order(settings, splits["train"])
     manifest = splits["train"].manifest
     training = Samples(splits["train"], manifest, data.image_scale, Augmentation(settings.augment, loop.seed))
     validation = Samples(splits["val"], manifest, data.image_scale)
-    set_seed(loop.seed)
-    with accelerator.local_main_process_first():  # one download of pretrained weights a node
-        model = checkpoint.make_model(settings.model, manifest)
+    model = make_model(settings, manifest, accelerator)
     optimizer = optim.make_optimizer(model, settings.optim)
-    schedule = optim.make_schedule(optimizer, settings.schedule)
+    rate = optim.LearningRate(optimizer, settings.schedule, settings.optim)
+    decay = settings.optim.ema_decay
+    ema = ModelEmaV3(model, decay, use_warmup=True, device=accelerator.device) if decay else None
     model, optimizer = accelerator.prepare(model, optimizer)
+    set_seed(loop.seed, device_specific=True)  # whatever is drawn from now on differs between processes
     return Trainer(
         settings,
         accelerator,
         order,
-        Loader(training, share, data.workers, accelerator.device),
+        Loader(training, micro, data.workers, accelerator.device),
         Loader(validation, SCORING_BATCH, data.workers, accelerator.device),
         model,
-        optim.make_loss(settings.loss, accelerator.device),
+        ema,
+        optim.Loss(settings.loss),
         optimizer,
-        schedule,
+        rate,
+        accumulation,
     )
+
+
+def make_model(settings: config.Train, manifest: Manifest, accelerator: Accelerator) -> nn.Module:
+    """The model with its initial weights, the same on all processes, as the settings want it for the device."""
+    loop = settings.train
+    set_seed(loop.seed)
+    model: nn.Module = weights.make_model(settings.model, manifest)
+    if loop.sync_batchnorm and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    elif loop.sync_batchnorm and accelerator.is_main_process:
+        logger.warning("train.sync_batchnorm: torch has it for GPUs alone; each process normalises its own batches")
+    if loop.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if loop.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if loop.compile:
+        model.compile()  # in place, so that the names of its weights stay
+    return model
 
 
 def make_order(settings: config.Train, split: Split) -> Order:
@@ -78,14 +117,29 @@ def make_order(settings: config.Train, split: Split) -> Order:
     return order
 
 
-def train_step(trainer: Trainer, batch: Batch, samples: int) -> torch.Tensor:
-    """One optimizer step on `samples` over all processes; returns this process's part of their mean loss, detached.
+def train_step(trainer: Trainer, step: int, batches: Iterator[Batch]) -> tuple[torch.Tensor, np.ndarray]:
+    """One optimizer step, the `step`th of its run, on the next micro-batches.
 
-    Processes average their gradients, hence the factor.
+    Returns this process's part of the mean loss, detached, and which samples it saw. The mean over the processes of
+    their parts is the mean over the samples of the step, and so are the gradients.
     """
-    losses = trainer.loss(trainer.model(batch.images, batch.features), batch.labels)
-    loss: torch.Tensor = (losses * batch.weights).sum() / samples * trainer.accelerator.num_processes
-    trainer.accelerator.backward(loss)
+    accelerator, order, loop = trainer.accelerator, trainer.order, trainer.settings.train
+    scale = accelerator.num_processes / order.samples_of(step % order.steps)
+    total, draws = torch.zeros((), device=accelerator.device), []
+    for number in range(1, trainer.accumulation + 1):
+        batch = next(batches)
+        images = batch.images.contiguous(memory_format=torch.channels_last) if loop.channels_last else batch.images
+        more_to_come = number < trainer.accumulation
+        with accelerator.no_sync(trainer.model) if more_to_come else nullcontext():
+            losses = trainer.loss(trainer.model(images, batch.features), batch.labels)
+            loss = (losses * batch.weights).sum() * scale
+            accelerator.backward(loss)
+        total += loss.detach()
+        draws.append(batch.draws)
+    if trainer.settings.optim.gradient_clip:
+        accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.settings.optim.gradient_clip)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
-    return loss.detach()
+    if trainer.ema:
+        trainer.ema.update(accelerator.unwrap_model(trainer.model), step=step)
+    return total, np.concatenate(draws)

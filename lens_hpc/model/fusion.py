@@ -1,7 +1,7 @@
 """The fusion model: an image branch and a catalogue branch that meet in one logit.
 
     image (B, bands, h, w) -> timm backbone -> its positions as a sequence (B, C, L)
-        -> Conv1d - BatchNorm - PReLU - Conv1d - BatchNorm - Mish -> x spatial attention -> mean over L
+        -> Conv1d - norm - PReLU - Conv1d - norm - Mish -> x spatial attention -> mean over L
     features (B, F) -> Linear - Mish - Linear - PReLU
     concatenation -> Linear -> logit (B,)
 
@@ -21,16 +21,21 @@ from lens_hpc import UserError, config
 CANVAS_MULTIPLE = 32
 
 
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """Of (B, channels, L): over the batch, or within each sample."""
+    return nn.BatchNorm1d(channels) if kind == "batch" else nn.GroupNorm(1, channels)
+
+
 class ConvBlocks(nn.Sequential):
     """(B, C, L) -> (B, D, L)."""
 
-    def __init__(self, channels: int, widths: tuple[int, int], kernel: int) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int], kernel: int, norm: str) -> None:
         super().__init__(
             nn.Conv1d(channels, widths[0], kernel, padding="same"),
-            nn.BatchNorm1d(widths[0]),
+            make_norm(norm, widths[0]),
             nn.PReLU(),
             nn.Conv1d(widths[0], widths[1], kernel, padding="same"),
-            nn.BatchNorm1d(widths[1]),
+            make_norm(norm, widths[1]),
             nn.Mish(),
         )
 
@@ -38,13 +43,13 @@ class ConvBlocks(nn.Sequential):
 class SpatialAttention(nn.Sequential):
     """(B, D, L) -> (B, 1, L): the weight of each position, 0 to 1."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, norm: str) -> None:
         super().__init__(
             nn.Conv1d(channels, hidden, 1),
-            nn.BatchNorm1d(hidden),
+            make_norm(norm, hidden),
             nn.PReLU(),
             nn.Conv1d(hidden, 1, 1),
-            nn.BatchNorm1d(1),
+            make_norm(norm, 1),
             nn.Sigmoid(),
         )
 
@@ -57,8 +62,8 @@ class ImageBranch(nn.Module):
         self.backbone, self.canvas = make_backbone(settings, bands, size)
         width = settings.conv_channels[1]
         channels = self._try_backbone(settings.backbone, torch.zeros(1, bands, *size))
-        self.blocks = ConvBlocks(channels, settings.conv_channels, settings.conv_kernel)
-        self.attention = SpatialAttention(width, settings.attention_channels)
+        self.blocks = ConvBlocks(channels, settings.conv_channels, settings.conv_kernel, settings.norm)
+        self.attention = SpatialAttention(width, settings.attention_channels, settings.norm)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # noqa: D102 - the class gives the shapes
         x_BDL = self.blocks(self._positions(images))
@@ -127,7 +132,7 @@ def make_backbone(settings: config.Model, bands: int, size: tuple[int, int]) -> 
         near = timm.list_models(f"*{settings.backbone.split('_')[0]}*")[:5] or timm.list_models("resnet*")[:5]
         raise UserError(f"model.backbone = {settings.backbone}: timm has no such model; it has {', '.join(near)}, ...")
     pretrained = timm.get_pretrained_cfg(settings.backbone, allow_unregistered=True)
-    options: dict[str, Any] = {"in_chans": bands, "num_classes": 0, **_weights(settings.weights)}
+    options: dict[str, Any] = {"in_chans": bands, "num_classes": 0, **_weights(settings)}
     if pretrained is not None and pretrained.fixed_input_size:
         size = (_round_up(size[0]), _round_up(size[1]))
         options["img_size"] = size
@@ -140,8 +145,8 @@ def make_backbone(settings: config.Model, bands: int, size: tuple[int, int]) -> 
             ) from error
         raise UserError(
             f"model.weights = {settings.weights}: no weights for {settings.backbone} could be loaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); run once on a machine with internet, or give "
-            "model.weights=FILE, or train from scratch with model.weights=none"
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); give another model.weights=FILE, or train from "
+            "scratch with model.weights=none"
         ) from error
 
 
@@ -149,11 +154,20 @@ def _round_up(side: int) -> int:
     return -(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
 
 
-def _weights(weights: str) -> dict[str, Any]:
-    if weights == "none":
+def _weights(settings: config.Model) -> dict[str, Any]:
+    if settings.weights == "none":
         return {"pretrained": False}
-    if weights == "pretrained":
-        return {"pretrained": True}
-    if not Path(weights).is_file():
-        raise UserError(f"model.weights = {weights}: no such file; valid: none, pretrained, or a file of weights")
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
+    file = pretrained_file(settings) if settings.weights == "pretrained" else Path(settings.weights)
+    if not file.is_file() and settings.weights == "pretrained":
+        raise UserError(
+            f"model.weights = pretrained: {file} is not there; on a machine with internet run lens-hpc weights CONFIG, "
+            "or train from scratch with model.weights=none"
+        )
+    if not file.is_file():
+        raise UserError(f"model.weights = {settings.weights}: no such file; valid: none, pretrained, a FILE or a RUN")
+    return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+
+
+def pretrained_file(settings: config.Model) -> Path:
+    """Where timm's weights of the backbone lie."""
+    return settings.weights_folder / f"{settings.backbone}.safetensors"

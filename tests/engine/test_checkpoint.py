@@ -1,43 +1,76 @@
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
-from lens_hpc import UserError, config
-from lens_hpc.data.reader import Split
+from lens_hpc import UserError
 from lens_hpc.engine import checkpoint
+from lens_hpc.engine.checkpoint import Checkpoints
+
+
+def state(step: int) -> dict:
+    return {"weights": torch.full((1000,), float(step)), "place": {"step": step}}
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in folder.iterdir())
 
 
 @pytest.fixture
-def saved(tmp_path: Path, dataset: Path, small_model: config.Model) -> tuple[Path, torch.nn.Module]:
-    manifest = Split(dataset, "train").manifest
-    settings = config.Train(run=tmp_path / "run", data=config.Data(dataset=dataset), model=small_model)
-    model = checkpoint.make_model(small_model, manifest)
-    checkpoint.save(tmp_path / "run" / "best", model, settings, manifest, {"epoch": "3"})
-    return tmp_path / "run" / "best", model
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    made = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (3, 6, 9, 12):
+        made.write(step, state(step))
+    made.wait()
+    return made
 
 
-def test_what_was_saved_is_loaded(saved: tuple[Path, torch.nn.Module]) -> None:
-    folder, model = saved
-    trained = checkpoint.load(folder)
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(trained.model.state_dict()[name], tensor)
-    assert trained.manifest.features == ("radius", "colour")
-    assert sorted(file.name for file in folder.iterdir()) == ["config.yaml", "manifest.json", "model.safetensors"]
+def test_the_newest_stay(checkpoints: Checkpoints) -> None:
+    assert steps(checkpoints.folder) == [9, 12]
+    newest = checkpoints.newest()
+    assert newest == checkpoints.folder / "step-00000012"
+    assert torch.load(newest / "state.pt", weights_only=True)["place"] == {"step": 12}
 
 
-def test_damaged_or_foreign_weights_are_named(saved: tuple[Path, torch.nn.Module]) -> None:
-    folder, _ = saved
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("attention_channels: 4", "attention_channels: 5"))
-    with pytest.raises(UserError, match=r"model\.safetensors: is damaged, or not of the model"):
-        checkpoint.load(folder)
-    (folder / "config.yaml").write_text(text)
-    (folder / "model.safetensors").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"model\.safetensors: is damaged"):
-        checkpoint.load(folder)
+@pytest.mark.parametrize("damage", ["chop", "flip", "no record", "no state", "foreign record"])
+def test_a_damaged_one_is_passed_over(checkpoints: Checkpoints, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    folder = checkpoints.folder / "step-00000012"
+    data = bytearray((folder / "state.pt").read_bytes())
+    if damage == "chop":
+        (folder / "state.pt").write_bytes(data[:-100])
+    elif damage == "flip":
+        data[1500] ^= 1
+        (folder / "state.pt").write_bytes(data)
+    elif damage == "no record":
+        (folder / "complete.json").unlink()
+    elif damage == "no state":
+        (folder / "state.pt").unlink()
+    else:
+        (folder / "complete.json").write_text("{}")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.newest() == checkpoints.folder / "step-00000009"
+    assert "step-00000012" in caplog.text
+    assert "the one before is taken" in caplog.text
 
 
-def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
-        checkpoint.load(tmp_path / "best")
+def test_what_a_kill_left_half_written_is_cleared(checkpoints: Checkpoints) -> None:
+    (checkpoints.folder / "step-00000015.partial").mkdir()
+    assert checkpoints.newest() == checkpoints.folder / "step-00000012"
+    assert steps(checkpoints.folder) == [9, 12]
+
+
+def test_a_disk_that_refuses_is_told_and_the_old_ones_stay(checkpoints: Checkpoints) -> None:
+    (checkpoints.folder / "step-00000015.partial").write_text("in the way of the folder")
+    checkpoints.write(15, state(15))
+    with pytest.raises(UserError, match=r"step-00000015\.partial: cannot be made"):
+        checkpoints.wait()
+    assert {9, 12} <= {int(path.name[5:13]) for path in checkpoints.folder.iterdir() if path.is_dir()}
+
+
+def test_random_states_come_back() -> None:
+    cpu = torch.device("cpu")
+    before = checkpoint.random_state(cpu)
+    drawn = torch.rand(3)
+    checkpoint.set_random_state(before, cpu)
+    assert torch.equal(torch.rand(3), drawn)

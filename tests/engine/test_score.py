@@ -9,8 +9,8 @@ from lens_hpc.data.loader import Loader, Samples
 from lens_hpc.data.order import scoring_shares
 from lens_hpc.data.reader import Split
 from lens_hpc.engine.accelerator import make_accelerator
-from lens_hpc.engine.checkpoint import make_model
 from lens_hpc.engine.score import in_order, score
+from lens_hpc.engine.weights import make_model
 
 
 def test_scores_are_sorted_by_row() -> None:

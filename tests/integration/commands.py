@@ -1,8 +1,11 @@
 """Real commands in real processes."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 TOO_LONG_SECONDS = 300
@@ -31,3 +34,55 @@ def done(*arguments: str, processes: int = 1, cwd: Path | None = None) -> str:
     result = lens_hpc(*arguments, processes=processes, cwd=cwd)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
+
+
+class Job:
+    """The ranks of one command, started without a launcher, so that each can be signalled and asked for its status."""
+
+    def __init__(self, folder: Path, *arguments: str, processes: int = 1) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.outputs = [folder / f"output-{rank}" for rank in range(processes)]
+        self.ranks = []
+        for rank, output in enumerate(self.outputs):
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+            if processes > 1:
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+                environment |= {
+                    "LOCAL_WORLD_SIZE": str(processes),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                }
+            with output.open("w") as file:
+                command = [sys.executable, *PROGRAM, *arguments]
+                self.ranks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+
+    def wait(self, seconds: float = TOO_LONG_SECONDS) -> list[int]:
+        """Exit status of each rank."""
+        until = time.monotonic() + seconds
+        try:
+            return [rank.wait(max(0.01, until - time.monotonic())) for rank in self.ranks]
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        for rank in self.ranks:
+            rank.kill()
+            rank.wait()
+
+    def output(self, rank: int = 0) -> str:
+        return self.outputs[rank].read_text()
+
+    def is_training(self) -> bool:
+        """Whether the first step is near."""
+        return "training rows" in self.output()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Until it holds; an error when a rank ends before."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, self.output()
+            assert all(rank.poll() is None for rank in self.ranks), self.output()
+            time.sleep(0.02)

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from lens_hpc import UserError, config
+from lens_hpc.data.reader import Split
+from lens_hpc.engine import weights
+
+
+@pytest.fixture
+def saved(tmp_path: Path, dataset: Path, small_model: config.Model) -> tuple[Path, torch.nn.Module]:
+    manifest = Split(dataset, "train").manifest
+    settings = config.Train(run=tmp_path / "run", data=config.Data(dataset=dataset), model=small_model)
+    model = weights.make_model(small_model, manifest)
+    weights.save(tmp_path / "run" / "best", model, settings, manifest, {"epoch": "3"})
+    return tmp_path / "run" / "best", model
+
+
+def test_what_was_saved_is_loaded(saved: tuple[Path, torch.nn.Module]) -> None:
+    folder, model = saved
+    trained = weights.load(folder)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], tensor)
+    assert trained.manifest.features == ("radius", "colour")
+    assert sorted(file.name for file in folder.iterdir()) == ["config.yaml", "manifest.json", "model.safetensors"]
+
+
+def test_damaged_or_foreign_weights_are_named(saved: tuple[Path, torch.nn.Module]) -> None:
+    folder, _ = saved
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("attention_channels: 4", "attention_channels: 5"))
+    with pytest.raises(UserError, match=r"model\.safetensors: is damaged, or not of the model"):
+        weights.load(folder)
+    (folder / "config.yaml").write_text(text)
+    (folder / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"model\.safetensors: is damaged"):
+        weights.load(folder)
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+        weights.load(tmp_path / "best")

@@ -1,0 +1,247 @@
+"""Training by the real command, on one CPU process or two: the same result, and no step lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import pack_survey, write_survey
+from tests.integration.commands import Job, lens_hpc
+
+pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("LENS_HPC_KILLS", "3"))
+CONFIG = """
+run: {folder}/run
+data: {{dataset: {folder}/d, workers: 0}}
+augment: {{engine: torch}}
+model: {{backbone: test_vit, weights: none, norm: layer, conv_channels: [16, 8], attention_channels: 4}}
+optim: {{lr: 1.0e-3}}
+train: {{epochs: 15, global_batch_size: 24}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    survey = write_survey(folder / "s", rows=75, size=16)
+    pack_survey(survey, folder / "d")
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Path:
+    return train(folder, "undisturbed")
+
+
+def start(folder: Path, name: str, *overrides: str, processes: int = 1) -> Job:
+    arguments = ("train", str(folder / "config.yaml"), f"run={folder / name}", *overrides)
+    return Job(folder / f"{name}-output", *arguments, processes=processes)
+
+
+def train(folder: Path, name: str, *overrides: str, processes: int = 1) -> Path:
+    job = start(folder, name, *overrides, processes=processes)
+    assert job.wait() == [0] * processes, job.output()
+    return folder / name
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def losses(run: Path) -> list[float]:
+    assert [record["epoch"] for record in records(run)] == list(range(1, 16))
+    return [record["loss"] for record in records(run)]
+
+
+def assert_same_weights(run: Path, other: Path, tolerance: float = 0.0) -> None:
+    ours, theirs = (load_file(each / "final" / "model.safetensors") for each in (run, other))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_processes_and_accumulation_change_nothing(folder: Path, undisturbed: Path) -> None:
+    """30 steps, a model without BatchNorm."""
+    alone = losses(undisturbed)
+    assert alone[-1] < alone[0]
+    np.testing.assert_allclose(losses(train(folder, "two", processes=2)), alone, atol=1e-5)
+    np.testing.assert_allclose(losses(train(folder, "parts", "train.micro_batch_size=12")), alone, atol=1e-5)
+    both = train(folder, "both", "train.micro_batch_size=3", processes=2)
+    np.testing.assert_allclose(losses(both), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kills_at_any_instant_change_not_a_bit(folder: Path, processes: int) -> None:
+    """A checkpoint a step, so that many kills come while one is written."""
+    options = ("checkpoint.every_steps=1", "optim.ema_decay=0.9", "model.backbone=test_resnet", "model.norm=batch")
+    undisturbed = train(folder, f"whole-{processes}", *options, processes=processes)
+    rng, name, kills = random.Random(processes), f"killed-{processes}", 0
+    while kills < KILLS:
+        job = start(folder, name, *options, processes=processes)
+        job.wait_for(job.is_training)
+        time.sleep(rng.uniform(0, 4))
+        kills += any(rank.poll() is None for rank in job.ranks)
+        job.kill()
+        if (folder / name / "final").is_dir() and kills < KILLS:
+            shutil.rmtree(folder / name)
+    run = train(folder, name, *options, processes=processes)
+    assert_same_weights(run, undisturbed)
+    assert losses(run) == losses(undisturbed)
+    assert len(list((run / "checkpoints").iterdir())) <= 2
+
+
+def test_begun_on_two_processes_and_ended_on_one(folder: Path, undisturbed: Path) -> None:
+    job = start(folder, "fewer", "checkpoint.every_steps=1", processes=2)
+    job.wait_for(lambda: len(records(folder / "fewer")) > 3)
+    job.ranks[1].send_signal(signal.SIGUSR2)
+    assert job.wait() == [85, 85]
+    np.testing.assert_allclose(losses(train(folder, "fewer")), losses(undisturbed), atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(folder: Path, undisturbed: Path, number: int) -> None:
+    name = f"stopped-{number}"
+    job = start(folder, name, processes=2)
+    job.wait_for(lambda: len(records(folder / name)) > 1)
+    job.ranks[number % 2].send_signal(number)
+    assert job.wait(30) == [85, 85]
+    (saved,) = (folder / name / "checkpoints").iterdir()
+    step = int(saved.name[5:])
+    assert f"saved at step {step}; the same line goes on" in job.output(0)
+    again = start(folder, name, processes=2)
+    assert again.wait() == [0, 0]
+    assert f"going on from step {step}, in epoch" in again.output(0)
+    np.testing.assert_allclose(losses(folder / name), losses(undisturbed), atol=1e-5)
+
+
+def test_time_runs_out_in_time(folder: Path) -> None:
+    job = start(folder, "short", "train.max_minutes=0.01", processes=2)
+    assert job.wait() == [85, 85]
+    assert "time limit" in job.output(0)
+
+
+def test_a_damaged_checkpoint_is_passed_over(folder: Path, undisturbed: Path) -> None:
+    name, options = "damaged", ("checkpoint.every_steps=4",)
+    job = start(folder, name, *options)
+    job.wait_for(lambda: len(list((folder / name / "checkpoints").glob("step-????????"))) == 2)
+    job.kill()
+    newest = max((folder / name / "checkpoints").glob("step-????????"))
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:-9] + b"\x00" * 9)
+    again = start(folder, name, *options)
+    assert again.wait() == [0]
+    assert f"{newest}: state.pt is damaged; the one before is taken" in again.output()
+    assert losses(folder / name) == losses(undisturbed)
+
+
+def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: Path) -> None:
+    command = ("train", str(folder / "config.yaml"), f"run={undisturbed}", "optim.lr=0.5", "augment.hflip=0.1")
+    refused = lens_hpc(*command)
+    assert refused.returncode == 2
+    for said in ("optim.lr: 0.001 there, 0.5 here", "augment.hflip: 0.3 there, 0.1 here", "resume.allow=[KEY,...]"):
+        assert said in refused.stderr
+    assert lens_hpc(*command, "resume.allow=[optim.lr,augment.hflip]").returncode == 0  # it has finished
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_samples(folder: Path) -> None:
+    job = start(folder, "nan", "optim.lr=1e20", "optim.weight_decay=0", processes=2)
+    assert job.wait(60) == [2, 2]
+    assert "lower optim.lr" in job.output(0)
+    told = json.loads((folder / "nan" / "nonfinite.json").read_text())
+    assert f"in step {told['step']} at learning rate" in job.output(0)
+    assert len(set(told["ids"])) == 24
+    assert not list((folder / "nan" / "checkpoints").glob("*"))
+
+
+def test_a_rank_that_fails_takes_the_job_down_with_its_traceback(folder: Path) -> None:
+    arguments = ("train", str(folder / "config.yaml"), f"run={folder / 'failing'}", "train.epochs=100000")
+    program = ("-c", FAILING)
+    began = time.monotonic()
+    ended = lens_hpc(*arguments, processes=2, program=program)
+    assert time.monotonic() - began < 60
+    assert ended.returncode != 0
+    assert "ZeroDivisionError: on purpose, on rank 1" in ended.stderr
+
+
+FAILING = """
+import os, sys
+from lens_hpc import cli, train
+from lens_hpc.engine import trainer
+step = trainer.train_step
+def failing(made, number, batches):
+    if number == 20 and os.environ["RANK"] == "1":
+        raise ZeroDivisionError("on purpose, on rank 1")
+    return step(made, number, batches)
+train.train_step = failing
+sys.exit(cli.main())
+"""
+
+
+def test_a_rank_that_stops_answering_is_named(folder: Path) -> None:
+    job = start(folder, "silent", "train.timeout_minutes=0.1", "train.epochs=100000", processes=2)
+    job.wait_for(lambda: len(records(folder / "silent")) > 1)
+    job.ranks[1].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert job.ranks[0].wait(60) == 1
+    assert time.monotonic() - began < 30
+    job.kill()
+    assert "a process no longer answers; rank 1 was last seen" in job.output(0)
+    assert "at step " in job.output(0)
+
+
+def test_a_shard_that_is_chopped_while_training_ends_the_job_with_its_name(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "d", tmp_path / "d")
+    file = tmp_path / "d" / "train" / "shard-00000.h5"
+    job = start(folder, "chopped", f"data.dataset={tmp_path / 'd'}", "train.epochs=100000", processes=2)
+    job.wait_for(lambda: len(records(folder / "chopped")) > 1)
+    os.truncate(file, 4096)
+    began = time.monotonic()
+    statuses = job.wait(30)
+    assert time.monotonic() - began < 10
+    assert 2 in statuses
+    assert 0 not in statuses
+    assert f"shrank while it was read: {file}" in job.output(0) + job.output(1)
+
+
+@pytest.mark.parametrize("verify", ["header", "full"])
+def test_a_damaged_dataset_is_refused_by_every_rank(folder: Path, tmp_path: Path, verify: str) -> None:
+    shutil.copytree(folder / "d", tmp_path / "d")
+    file = tmp_path / "d" / "train" / "shard-00000.h5"
+    data = bytearray(file.read_bytes())
+    data[-8000] ^= 1
+    file.write_bytes(data if verify == "full" else data[:-10])
+    job = start(folder, f"bad-{verify}", f"data.dataset={tmp_path / 'd'}", f"data.verify={verify}", processes=2)
+    assert job.wait(60) == [2, 2]
+    for rank in (0, 1):
+        assert str(file) in job.output(rank)
+    assert not (folder / f"bad-{verify}").exists()
+
+
+def test_staged_shards_give_the_same_training(folder: Path, tmp_path: Path) -> None:
+    run = train(folder, "staged", f"data.stage_to={tmp_path / 'near'}", processes=2)
+    assert len(list((tmp_path / "near").rglob("*.h5"))) == 2
+    assert losses(run) == losses(train(folder, "not-staged", processes=2))
+
+
+def test_a_killed_loader_process_ends_the_job(folder: Path) -> None:
+    options = ("augment.engine=albumentations", "data.workers=1", "train.epochs=100000")
+    job = start(folder, "orphan", *options)
+    job.wait_for(lambda: len(records(folder / "orphan")) > 1)
+    children = Path(f"/proc/{job.ranks[0].pid}/task/{job.ranks[0].pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    assert job.wait(30) == [1]
+    assert time.monotonic() - began < 10
+    assert "a loader process was killed while loading rows" in job.output()
+    assert "shard-00000.h5" in job.output()
