@@ -48,14 +48,16 @@ stack: images.npy
 bands: [g, r, i]
 pixel_scale: 0.168
 units: counts
-splits: {train: 1.0}
+splits: %s
 """
 
 
 # ---- our ways and the limit -------------------------------------------------------------------------------------
 
 
-def write_shards(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
+def write_shards(
+    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray, splits: str = "{train: 1.0}"
+) -> None:
     """Pack them as a user would."""
     source = folder / "source"
     source.mkdir()
@@ -65,7 +67,7 @@ def write_shards(folder: Path, images: np.ndarray, features: np.ndarray, labels:
     table.insert(1, "is_lens", labels)
     table.to_csv(source / "catalogue.csv", index=False)
     np.save(source / "images.npy", images)
-    (source / "recipe.yaml").write_text(RECIPE % ", ".join(names))
+    (source / "recipe.yaml").write_text(RECIPE % (", ".join(names), splits))
     pack.run(source / "recipe.yaml", [f"source={source}", f"output={folder / 'shards'}"])
     shutil.rmtree(source)
 

@@ -158,10 +158,10 @@ def read_h5py(folder: Path, batch_size: int, workers: int) -> Iterable:
 
 
 def write_webdataset(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
-    """Shards of one file a sample: three would take three times the tar headers, which cost most of the time."""
+    """Shards of one file a sample, dated in whole seconds: tar headers cost most of the time."""
     import webdataset
 
-    with webdataset.ShardWriter(f"{folder}/%06d.tar", maxcount=1000, verbose=0) as writer:
+    with webdataset.ShardWriter(f"{folder}/%06d.tar", maxcount=1000, mtime=0, verbose=0) as writer:
         for i, sample in enumerate(zip(images, features, labels, strict=True)):
             writer.write({"__key__": f"{i:08d}", "bin": pack(*sample)})
 

@@ -28,7 +28,7 @@ ENOUGH = 1.2  # a loader that is so many times as fast as the model hardly lets 
 def run(config_file: Path, overrides: list[str]) -> None:
     """Print samples a second of each part, and what to do about the slowest."""
     settings = config.load(config.Bench, config_file, overrides)
-    trainer = make_trainer(settings, make_accelerator(settings.train.precision))
+    trainer = make_trainer(settings, make_accelerator(settings))
     rates = {}
     for name, part in [*loader_parts(trainer).items(), *whole_parts(trainer).items()]:
         logger.info("measuring for %g s: %s", settings.seconds, name)

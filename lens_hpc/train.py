@@ -11,6 +11,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +51,15 @@ class Run:
     saved_at: float = field(default_factory=time.monotonic)
     recent: list[tuple[torch.Tensor, np.ndarray]] = field(default_factory=list)
     """Loss and samples, on this process, of the steps since the last look."""
+    spent: dict[str, float] = field(default_factory=lambda: {"saving": 0.0, "logging": 0.0})
+    """Seconds of the present epoch that were not for training."""
+
+    @contextmanager
+    def spending(self, what: str) -> Iterator[None]:
+        """Add the time within to what was spent so."""
+        began = time.monotonic()
+        yield
+        self.spent[what] += time.monotonic() - began
 
     @property
     def in_epoch(self) -> int:
@@ -61,7 +72,7 @@ def run(config_file: Path, overrides: list[str]) -> int:
     request = StopRequest()
     settings = config.load(config.Train, config_file, overrides)
     loop = settings.train
-    accelerator = make_accelerator(loop.precision, settings.run, loop.trackers, loop.timeout_minutes)
+    accelerator = make_accelerator(settings)
     trainer = make_trainer(settings, accelerator)
     check_same_run(settings, trainer.manifest)
     if (settings.run / "final" / weights.WEIGHTS).is_file():
@@ -106,10 +117,12 @@ def train(run: Run) -> None:
 def train_epoch(run: Run, epoch: int, last_auc: float | None) -> dict[str, float]:
     """What is left of one pass over the training split; returns what to record."""
     trainer, place, order, loop = run.trainer, run.place, run.trainer.order, run.trainer.settings.train
-    shown = trainer.accelerator.is_main_process
-    progress = logs.Progress(order.samples, f"epoch {epoch + 1}/{loop.epochs}", "cutouts", shown)
-    progress.update(0, **({} if last_auc is None else {"AUC": f"{last_auc:.4f}"}))
     first, began, waited = run.in_epoch, time.monotonic(), trainer.training.waited
+    samples = sum(order.samples_of(step) for step in range(first, order.steps))
+    shown = trainer.accelerator.is_main_process
+    progress = logs.Progress(samples, f"epoch {epoch + 1}/{loop.epochs}", "cutouts", shown)
+    progress.update(0, **({} if last_auc is None else {"AUC": f"{last_auc:.4f}"}))
+    run.spent = dict.fromkeys(run.spent, 0.0)
     batches = trainer.training(epoch, trainer.shares(epoch, first))
     trainer.model.train()
     for step in range(first, order.steps):
@@ -123,12 +136,15 @@ def train_epoch(run: Run, epoch: int, last_auc: float | None) -> dict[str, float
         look = len(run.recent) == STEPS_BETWEEN_LOOKS or step == order.steps - 1
         if look or stop or save_now:
             waiting = (trainer.training.waited - waited) / (time.monotonic() - began)
-            progress.update(0, **facts_now(run, look_at_losses(run), waiting))
+            loss = look_at_losses(run)
+            with run.spending("logging"):
+                progress.update(0, **facts_now(run, loss, waiting))
         progress.update(order.samples_of(step))
         if stop:
             raise Stop
         if save_now:
-            save(run)
+            with run.spending("saving"):
+                save(run)
     progress.close()
     seconds = time.monotonic() - began
     return {
@@ -137,8 +153,9 @@ def train_epoch(run: Run, epoch: int, last_auc: float | None) -> dict[str, float
         "loss": place.loss_sum / order.steps,
         "lr": trainer.rate.now(),
         "seconds": seconds,
-        "cutouts_per_second": sum(order.samples_of(step) for step in range(first, order.steps)) / seconds,
+        "cutouts_per_second": samples / seconds,
         "waiting_for_data": (trainer.training.waited - waited) / seconds,
+        **{what: spent / seconds for what, spent in run.spent.items()},
     }
 
 
@@ -201,7 +218,7 @@ def validate(run: Run) -> float:
         if run.agreement.take()[0]:
             raise Stop
 
-    logits = score(trainer.accelerator, trainer.validated, trainer.validation, agree)
+    logits = score(trainer.accelerator, trainer.whole_model(), trainer.validation, agree)
     if np.isnan(logits).any():
         raise UserError("the scores of the validation split became NaN; lower optim.lr, or set optim.gradient_clip")
     labels = trainer.validation.samples.split.take("labels", np.arange(len(logits)))
@@ -212,8 +229,10 @@ def record(trainer: Trainer, facts: dict[str, float]) -> None:
     """Write an epoch's facts to the log, metrics.jsonl and the trackers."""
     trainer.accelerator.log({name: value for name, value in facts.items() if name != "step"}, step=int(facts["step"]))
     if trainer.accelerator.is_main_process:
-        with (trainer.settings.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = trainer.settings.run / "metrics.jsonl"
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(facts) + "\n")
+        files.sync(path)
         logger.info(
             "epoch %d  loss %.4f  val AUC %.4f  lr %.2e  %.0f cutouts/s, %.0f%% waiting for data",
             *(facts[name] for name in ("epoch", "loss", "val_auc", "lr", "cutouts_per_second")),
@@ -231,7 +250,8 @@ def forget_after(trainer: Trainer, place: Place) -> None:
 
 def export(trainer: Trainer, name: str, facts: dict[str, float]) -> None:
     """Write RUN/best or RUN/final, and wait for it on all processes."""
+    model = trainer.whole_model()
     if trainer.accelerator.is_main_process:
         notes = {key: str(value) for key, value in facts.items()}
-        weights.save(trainer.settings.run / name, trainer.validated, trainer.settings, trainer.manifest, notes)
+        weights.save(trainer.settings.run / name, model, trainer.settings, trainer.manifest, notes)
     trainer.accelerator.wait_for_everyone()

@@ -23,7 +23,7 @@ def test_help_of_a_verb_has_settings_and_an_example(verb: str, capsys: pytest.Ca
     assert cli.main([verb, "--help"]) == 0
     text = capsys.readouterr().out
     assert cli.VERBS[verb].example in text
-    assert ("(required)" in text) == (verb in {"pack", "train", "bench"})
+    assert ("(required)" in text) == (verb in {"pack", "train", "weights", "check", "bench"})
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Augmentation of training batches, in place: the author's flips and AdvancedBlur, and astronomers' extras.
 
-Two engines draw the author's three from the same law: albumentations, a cutout at a time, and torch, a batch at a time,
-on the CPU or wherever the batch lies. Every random number is a hash of (seed, epoch, draw), so that neither workers nor
-ranks nor the batch that a sample is in change a pixel.
+Two engines draw the author's three from the same law: albumentations, a cutout at a time, and torch, which draws for a
+batch at a time and changes it where it lies (on the CPU, OpenCV does that). Every random number is a hash of (seed,
+epoch, draw), so that neither workers nor ranks nor the batch that a sample is in change a pixel.
 
 albumentations' AdvancedBlur clips float32 to [0, 1], which would cut the sky noise below zero. So its engine stretches
 a cutout to [0, 1] before and back after: the kernel's weights add up to one, which makes that exact.
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional
@@ -34,7 +35,6 @@ NOISE = (0.9, 1.1)
 LARGEST = max(KERNELS)
 HALF = LARGEST // 2
 NEGLIGIBLE = 1e-12
-SLICE = 16
 EXTRAS_STREAM, NOISE_STREAM = 1, 2  # beside stream 0, of the author's three
 
 
@@ -42,6 +42,7 @@ class Augmentation:
     """Draws from (seed, epoch, draw) alone."""
 
     def __init__(self, settings: Augment, seed: int) -> None:
+        cv2.setNumThreads(0)
         self.settings, self.seed = settings, seed
 
     def check(self, height: int, width: int) -> None:
@@ -68,20 +69,17 @@ class Augmentation:
 
     def _torch(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
         s, u = self.settings, uniforms(self.seed, epoch, draws, 9 + LARGEST**2).numpy()
-        change(images, u[:, 0] < s.hflip, partial(torch.flip, dims=(3,)))
-        change(images, u[:, 1] < s.vflip, partial(torch.flip, dims=(2,)))
-        blurred = u[:, 2] < s.blur
+        flipped, mirrored, blurred = u[:, 0] < s.hflip, u[:, 1] < s.vflip, u[:, 2] < s.blur
         sizes = np.array(KERNELS)[(u[blurred, 3] * len(KERNELS)).astype(int)]
-        kernels = torch.from_numpy(blur_kernels(sizes, u[blurred, 4:]))
-        change(images, blurred, partial(convolve, kernels=kernels))
+        kernels = blur_kernels(sizes, u[blurred, 4:])
+        change_all = change_on_cpu if images.device.type == "cpu" else change_on_gpu
+        change_all(images, flipped, mirrored, blurred, kernels)
 
     @cached_property
     def _compose(self) -> Any:
         import albumentations  # here: only this engine needs its second of imports
-        import cv2
         from albumentations.pytorch import ToTensorV2
 
-        cv2.setNumThreads(0)
         s = self.settings
         return albumentations.Compose(
             [
@@ -153,6 +151,32 @@ def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
 # ---- operations on batches --------------------------------------------------------------------------------------
 
 
+def change_on_cpu(
+    images: torch.Tensor, flipped: np.ndarray, mirrored: np.ndarray, blurred: np.ndarray, kernels: np.ndarray
+) -> None:
+    """Flip, mirror and blur those of (B, C, H, W) where (B,) is true, in place, by OpenCV: each stays in the cache."""
+    next_kernel = iter(kernels)
+    for image, flip, mirror, blur in zip(images.numpy(), flipped, mirrored, blurred, strict=True):
+        if flip:
+            rows = image.reshape(-1, image.shape[2])  # of all bands
+            cv2.flip(rows, 1, rows)
+        kernel = next(next_kernel) if blur else None
+        for band in image if mirror or blur else ():
+            if mirror:
+                cv2.flip(band, 0, band)
+            if kernel is not None:
+                cv2.filter2D(band, -1, kernel, band)
+
+
+def change_on_gpu(
+    images: torch.Tensor, flipped: np.ndarray, mirrored: np.ndarray, blurred: np.ndarray, kernels: np.ndarray
+) -> None:
+    """The same by torch, a batch at a time."""
+    change(images, flipped, partial(torch.flip, dims=(3,)))
+    change(images, mirrored, partial(torch.flip, dims=(2,)))
+    change(images, blurred, partial(convolve, kernels=torch.from_numpy(kernels)))
+
+
 def change(images: torch.Tensor, which: np.ndarray, how: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Replace those of (B, C, H, W) where `which` (B,) is true by what `how` makes of them."""
     if which.any():
@@ -180,21 +204,12 @@ def blur_kernels(sizes: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Each of (B, C, H, W) with its own kernel (B, K, K), mirrored at the borders as OpenCV does (reflect 101).
-
-    In slices of a fixed number of cutouts: oneDNN makes new code for each new shape, which takes longer than the work.
-    """
-    batch, bands, height, width = images.shape
-    half, groups = kernels.shape[1] // 2, SLICE * bands
-    kernels = functional.pad(kernels.to(images), (0,) * 5 + (-batch % SLICE,)).repeat_interleave(bands, dim=0)[:, None]
-    blurred = torch.empty_like(images)
-    for n in range(0, batch, SLICE):
-        some = functional.pad(images[n : n + SLICE], (half,) * 4, mode="reflect")
-        count = len(some)
-        some = functional.pad(some, (0,) * 7 + (SLICE - count,)).view(1, groups, height + 2 * half, width + 2 * half)
-        some = functional.conv2d(some, kernels[n * bands : n * bands + groups], groups=groups)
-        blurred[n : n + SLICE] = some.view(SLICE, bands, height, width)[:count]
-    return blurred
+    """Each of (B, C, H, W) with its own kernel (B, K, K), mirrored at the borders as OpenCV does (reflect 101)."""
+    batch, bands, height, _ = images.shape
+    half = kernels.shape[1] // 2
+    padded = functional.pad(images, (half,) * 4, mode="reflect").view(1, batch * bands, height + 2 * half, -1)
+    each = kernels.to(images).repeat_interleave(bands, dim=0)[:, None]
+    return functional.conv2d(padded, each, groups=batch * bands).view_as(images)
 
 
 def shift(images: torch.Tensor, by: torch.Tensor) -> None:

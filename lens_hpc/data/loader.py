@@ -33,9 +33,6 @@ from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest
 from lens_hpc.workers import deaf, make_pool
 
-# On the CPU, so many cutouts at a time: they stay in its cache from one operation to the next.
-IN_CACHE_ROWS = 128
-
 
 class Batch(NamedTuple):
     """B samples, valid until the next batch is asked for."""
@@ -108,12 +105,9 @@ class Samples:
 
     def prepare(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
         """Normalise and augment float32 cutouts in place."""
-        rows = IN_CACHE_ROWS if images.device.type == "cpu" else len(images)
-        for n in range(0, len(images), rows):
-            some = images[n : n + rows]
-            self.normalise(some)
-            if self.augmentation:
-                self.augmentation(some, epoch, draws[n : n + rows])
+        self.normalise(images)
+        if self.augmentation:
+            self.augmentation(images, epoch, draws)
 
 
 def normalise_images(images: torch.Tensor, maximum: float | None) -> None:

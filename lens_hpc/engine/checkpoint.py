@@ -28,6 +28,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from lens_hpc import UserError, files
 from lens_hpc.data.shards import file_crc32
+from lens_hpc.engine import zero
 from lens_hpc.engine.trainer import Trainer
 from lens_hpc.logs import logger
 
@@ -117,12 +118,14 @@ def capture(trainer: Trainer, place: Place) -> dict[str, Any] | None:
     buffers: Any = accelerator.gather(_flat_buffers(model)[None])
     ema_buffers: Any = accelerator.gather(_flat_buffers(trainer.ema.module)[None]) if trainer.ema else None
     random_states = gather_object([random_state(accelerator.device)])
+    zero_state = zero.capture(model, trainer.optimizer) if zero.is_used() else None
     if not accelerator.is_main_process:
         return None
     state = {
         "place": asdict(place),
-        "model": model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
+        "model": None if zero_state else model.state_dict(),
+        "optimizer": None if zero_state else trainer.optimizer.state_dict(),
+        "zero": zero_state,
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
         "ema": trainer.ema.module.state_dict() if trainer.ema else None,
         "buffers": buffers,
@@ -135,9 +138,14 @@ def capture(trainer: Trainer, place: Place) -> dict[str, Any] | None:
 def restore(trainer: Trainer, state: dict[str, Any]) -> Place:
     """Set a trainer to a captured state, whatever the number of processes that captured it."""
     accelerator, model = trainer.accelerator, trainer.accelerator.unwrap_model(trainer.model)
-    model.load_state_dict(state["model"])
+    if zero.is_used() != (state["zero"] is not None):
+        raise UserError("the run was begun with DeepSpeed and goes on without, or the other way round; use the same")
+    if zero.is_used():
+        zero.restore(model, trainer.optimizer, state["zero"], state["place"]["step"])
+    else:
+        model.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
     _set_buffers(model, state["buffers"], accelerator)
-    trainer.optimizer.load_state_dict(state["optimizer"])
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     if trainer.ema and state["ema"]:

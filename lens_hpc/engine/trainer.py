@@ -12,13 +12,13 @@ from accelerate.utils import set_seed
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from lens_hpc import config
+from lens_hpc import UserError, config
 from lens_hpc.data.augment import Augmentation
 from lens_hpc.data.loader import Batch, Loader, Samples
 from lens_hpc.data.order import Order, Share, micro_batches
 from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest
-from lens_hpc.engine import optim, weights
+from lens_hpc.engine import optim, weights, zero
 from lens_hpc.engine.dataset import open_splits
 from lens_hpc.logs import logger
 
@@ -34,23 +34,31 @@ class Trainer:
     order: Order
     training: Loader
     validation: Loader
-    model: nn.Module
+    model: Any
     ema: ModelEmaV3 | None
     loss: optim.Loss
     optimizer: Any
     rate: optim.LearningRate
     accumulation: int
     """Micro-batches of a step on each process."""
+    replica: nn.Module | None = None
+    """Whole, where ZeRO 3 cuts the model."""
 
     @property
     def manifest(self) -> Manifest:
         """Of the dataset."""
         return self.training.samples.training
 
-    @property
-    def validated(self) -> nn.Module:
-        """The model that is validated and exported: the averaged one, where there is one."""
-        return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
+    def whole_model(self) -> nn.Module:
+        """What is validated and exported: the averaged model, where there is one. All processes must call it."""
+        model: nn.Module = self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
+        if not zero.is_cut(model):
+            return model
+        if self.replica is None:
+            self.replica = weights.make_model(self.settings.model.model_copy(update={"weights": "none"}), self.manifest)
+            self.replica.to(self.accelerator.device)
+        self.replica.load_state_dict(zero.whole_weights(model))
+        return self.replica
 
     def shares(self, epoch: int, first_step: int = 0) -> Iterator[Share]:
         """This process's micro-batches of an epoch."""
@@ -74,6 +82,8 @@ def make_trainer(settings: config.Train, accelerator: Accelerator) -> Trainer:
     decay = settings.optim.ema_decay
     ema = ModelEmaV3(model, decay, use_warmup=True, device=accelerator.device) if decay else None
     model, optimizer = accelerator.prepare(model, optimizer)
+    if ema and zero.is_cut(accelerator.unwrap_model(model)):
+        raise UserError("optim.ema_decay: cannot average weights that ZeRO 3 cuts; choose ZeRO 2, or null")
     set_seed(loop.seed, device_specific=True)  # whatever is drawn from now on differs between processes
     return Trainer(
         settings,
@@ -123,23 +133,30 @@ def train_step(trainer: Trainer, step: int, batches: Iterator[Batch]) -> tuple[t
     Returns this process's part of the mean loss, detached, and which samples it saw. The mean over the processes of
     their parts is the mean over the samples of the step, and so are the gradients.
     """
-    accelerator, order, loop = trainer.accelerator, trainer.order, trainer.settings.train
+    accelerator, order, loop, with_zero = trainer.accelerator, trainer.order, trainer.settings.train, zero.is_used()
     scale = accelerator.num_processes / order.samples_of(step % order.steps)
     total, draws = torch.zeros((), device=accelerator.device), []
     for number in range(1, trainer.accumulation + 1):
         batch = next(batches)
         images = batch.images.contiguous(memory_format=torch.channels_last) if loop.channels_last else batch.images
-        more_to_come = number < trainer.accumulation
-        with accelerator.no_sync(trainer.model) if more_to_come else nullcontext():
+        last = number == trainer.accumulation
+        with nullcontext() if last or with_zero else accelerator.no_sync(trainer.model):
             losses = trainer.loss(trainer.model(images, batch.features), batch.labels)
             loss = (losses * batch.weights).sum() * scale
-            accelerator.backward(loss)
+            if with_zero:
+                trainer.model.set_gradient_accumulation_boundary(last)
+                trainer.model.backward(loss, scale_wrt_gas=False)
+            else:
+                accelerator.backward(loss)
         total += loss.detach()
         draws.append(batch.draws)
-    if trainer.settings.optim.gradient_clip:
-        accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.settings.optim.gradient_clip)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad()
+    if with_zero:
+        trainer.model.step()  # it clips, steps and clears
+    else:
+        if trainer.settings.optim.gradient_clip:
+            accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.settings.optim.gradient_clip)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
     if trainer.ema:
         trainer.ema.update(accelerator.unwrap_model(trainer.model), step=step)
     return total, np.concatenate(draws)

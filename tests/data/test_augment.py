@@ -155,3 +155,15 @@ def test_what_does_not_fit_the_cutout_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             Augmentation(settings, 0).check(8, 9)
+
+
+def test_cpu_and_gpu_change_a_batch_alike() -> None:
+    rng = np.random.default_rng(5)
+    images = rng.normal(size=(40, 3, 17, 23)).astype(np.float32)
+    masks = [rng.random(40) < 0.5 for _ in range(3)]
+    kernels = augment.blur_kernels(rng.choice(augment.KERNELS, masks[2].sum()), rng.random((masks[2].sum(), 54)))
+    on_cpu, on_gpu = torch.from_numpy(images.copy()), torch.from_numpy(images.copy())
+    augment.change_on_cpu(on_cpu, *masks, kernels)
+    augment.change_on_gpu(on_gpu, *masks, kernels)  # here on the CPU, too: the same operations
+    torch.testing.assert_close(on_cpu, on_gpu, rtol=0, atol=1e-5)
+    assert not torch.equal(on_cpu, torch.from_numpy(images))

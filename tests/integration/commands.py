@@ -39,7 +39,9 @@ def done(*arguments: str, processes: int = 1, cwd: Path | None = None) -> str:
 class Job:
     """The ranks of one command, started without a launcher, so that each can be signalled and asked for its status."""
 
-    def __init__(self, folder: Path, *arguments: str, processes: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, processes: int = 1, environment: dict[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -47,17 +49,13 @@ class Job:
         self.outputs = [folder / f"output-{rank}" for rank in range(processes)]
         self.ranks = []
         for rank, output in enumerate(self.outputs):
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-            if processes > 1:
-                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-                environment |= {
-                    "LOCAL_WORLD_SIZE": str(processes),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                }
+            own = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {"ACCELERATE_USE_CPU": "true"})
+            if processes > 1 or environment:
+                own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+                own |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             with output.open("w") as file:
                 command = [sys.executable, *PROGRAM, *arguments]
-                self.ranks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+                self.ranks.append(subprocess.Popen(command, env=own, stdout=file, stderr=file))
 
     def wait(self, seconds: float = TOO_LONG_SECONDS) -> list[int]:
         """Exit status of each rank."""
