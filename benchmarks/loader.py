@@ -1,6 +1,7 @@
 """How fast is our loader, beside other libraries and the least that can be done, on the same cutouts?
 
     python benchmarks/loader.py [rows=20000] [repeats=5] [figure=docs/loader.png]
+    python benchmarks/loader.py cold=1                  the first epoch, with nothing in the page cache
 
 float32 cutouts of 3 x 64 x 64 with 8 features and labels, batches of 256, shuffled anew each epoch, page cache warm.
 Every way runs in a process of its own, an epoch to warm up and one to measure, in turn with all others, `repeats`
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -132,6 +133,9 @@ ALL = {
 }
 
 
+COLD = (LIMIT, FULL, BLOCKS, "npy", "h5py", "lmdb")
+
+
 # ---- one measurement, in a process of its own --------------------------------------------------------------------
 
 
@@ -157,9 +161,22 @@ def measure(name: str, folder: Path, workers: int) -> dict[str, float]:
     return {"wall": samples / wall / 1e3, "cpu": samples / cpu / 1e3}
 
 
-def in_a_process(name: str, folder: Path, workers: int) -> dict[str, float] | None:
+def measure_cold(name: str, folder: Path, workers: int) -> dict[str, float]:
+    """MB a second of the first epoch, by the wall, after the system was asked to forget the files."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    batches = ALL[name].batches(folder, BATCH, workers)
+    began = time.perf_counter()
+    size = sum(batch[0].nbytes for batch in batches)
+    return {"wall": size / (time.perf_counter() - began) / 1e6}
+
+
+def in_a_process(name: str, folder: Path, workers: int, how: str = "measure") -> dict[str, float] | None:
     """What `measure` says there, or None when the library is not installed."""
-    command = [sys.executable, __file__, "measure", name, str(folder), str(workers)]
+    command = [sys.executable, __file__, how, name, str(folder), str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "ModuleNotFoundError" in done.stderr:
         return None
@@ -170,13 +187,14 @@ def in_a_process(name: str, folder: Path, workers: int) -> dict[str, float] | No
 # ---- all of them ------------------------------------------------------------------------------------------------
 
 
-def write_all(folder: Path, rows: int) -> dict[str, Path]:
+def write_all(folder: Path, rows: int, names: Iterable[str] = ALL) -> dict[str, Path]:
     """The same cutouts in every way, once where two ways share them; what is not installed is left out."""
     rng = np.random.default_rng(0)
     images, features = (rng.standard_normal((rows, *shape), np.float32) for shape in (IMAGE, (N_FEATURES,)))
     labels = rng.integers(0, 2, rows).astype(np.int8)
     places, written = {}, {}
-    for name, way in ALL.items():
+    for name in names:
+        way = ALL[name]
         place = written.setdefault(way.write, folder / name)
         try:
             if not place.exists():
@@ -208,6 +226,20 @@ def main(rows: int, repeats: int, figure: str) -> None:
     print_table(medians)
     if figure:
         draw(Path(figure), medians)
+
+
+def main_cold(rows: int, repeats: int) -> None:
+    """Print MB a second, and the ratio to one pass from the first byte to the last."""
+    with tempfile.TemporaryDirectory() as name:
+        places = write_all(Path(name), rows, COLD)
+        rates: dict[str, list[float]] = {way: [] for way in places}
+        for _ in range(repeats):
+            for way, place in places.items():
+                found = in_a_process(way, place, 0 if way == LIMIT else WORKERS, "measure_cold")
+                rates[way] += [found["wall"]] if found else []
+    median = {way: statistics.median(values) for way, values in rates.items() if values}
+    for way, rate in median.items():
+        print(f"{way:<20}{rate:>8,.0f} MB/s{rate / median[LIMIT]:>8.2f} of one sequential pass")
 
 
 def print_table(medians: dict[tuple[str, int], dict[str, float]]) -> None:
@@ -261,8 +293,11 @@ def draw(file: Path, medians: dict[tuple[str, int], dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
-        print(json.dumps(measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
+    if sys.argv[1:] and sys.argv[1].startswith("measure"):
+        how = {"measure": measure, "measure_cold": measure_cold}[sys.argv[1]]
+        print(json.dumps(how(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
+    elif "cold=1" in sys.argv[1:]:
+        main_cold(20_000, 3)
     else:
         options = dict(argument.split("=", 1) for argument in sys.argv[1:])
         main(int(options.get("rows", 20_000)), int(options.get("repeats", 5)), options.get("figure", ""))

@@ -3,9 +3,10 @@
     python benchmarks/train.py [rows=1920] [repeats=3] [figure=docs/train.png]
 
 The fusion model on a ResNet18, float32, batches of 32 cutouts of 3 x 64 x 64, on the CPU of this machine, in turn, each
-in a process of its own: our `train` (second epoch of two, a checkpoint every 20 steps, logging, two loader threads); a bare loop of forward, backward and AdamW on batches that lie in memory; and a loop as timm's train.py has it (running
-means that are read each step, an update of the schedule each step) on a torch DataLoader of .npy files with
-albumentations and two workers, as most would do it.
+in a process of its own: our `train` (second epoch of two, a checkpoint every 20 steps, logging, two loader threads); a
+bare loop of forward, backward and AdamW on batches that lie in memory; and a loop as timm's train.py has it (a running
+mean that is read each step, the schedule updated each step) on a torch DataLoader of .npy files with albumentations and
+two workers, as most would do it.
 """
 
 import json

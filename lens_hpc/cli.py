@@ -6,6 +6,7 @@ A verb is a module of that name with `run(target, overrides)`, imported only whe
 import difflib
 import errno
 import importlib
+import os
 import signal
 import sys
 import textwrap
@@ -124,6 +125,8 @@ def _refuse(message: str) -> int:
     if rank:
         time.sleep(3)
     print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
+    if "RANK" in os.environ:
+        os._exit(2)  # Python's own way out would wait for threads that wait for the other ranks
     return 2
 
 

@@ -89,9 +89,13 @@ def run(config_file: Path, overrides: list[str]) -> int:
         save(under_way)
         checkpoints.wait()
         accelerator.wait_for_everyone()
+        accelerator.end_training()
         reason = request.reason or "stopped as another process or the time limit asked"
         logger.info("%s: saved at step %d; the same line goes on from there", reason, place.step)
         return STOPPED
+    except RuntimeError as error:
+        error.add_note(agreement.last_seen())
+        raise
     checkpoints.wait()
     accelerator.end_training()
     logger.info("best validation AUC %.4f; evaluate it with: lens-hpc evaluate %s", place.best_auc, settings.run)

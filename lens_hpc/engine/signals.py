@@ -17,8 +17,6 @@ import torch
 from accelerate import Accelerator
 from torch import distributed
 
-from lens_hpc.logs import logger
-
 STOPPED = 85
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 # A launcher that ends the job kills 30 s after SIGTERM: a process that waits in vain for a dead one leaves before.
@@ -83,31 +81,26 @@ class Agreement:
         """Hand in this process's numbers, and say where it is."""
         self.numbers = torch.tensor(numbers, dtype=torch.float64)
         if self.group:
-            self.store.set(self._key(self.rank), f"{time.time()} {where}")
+            self.store.set(f"lens_hpc/{self.rank}", f"{time.time()} {where}")
             self.work = distributed.all_reduce(self.numbers, distributed.ReduceOp.MAX, self.group, async_op=True)
 
     def take(self) -> list[float]:
-        """The largest of each number. RuntimeError says where each process was last seen when one does not answer."""
+        """The largest of each number. RuntimeError when a process does not answer in time."""
         if self.work:
-            try:
-                self.work.wait(self.timeout)
-            except RuntimeError as error:
-                raise RuntimeError(f"a process no longer answers; {self._last_seen()}") from error
+            self.work.wait(self.timeout)
         return self.numbers.tolist()
 
-    def _key(self, rank: int) -> str:
-        return f"lens_hpc/{rank}"
-
-    def _last_seen(self) -> str:
-        """The processes that lag behind, and where."""
-        try:
-            seen = [self.store.get(self._key(rank)).decode().split(" ", 1) for rank in range(self.world_size)]
-        except RuntimeError:
-            return "the record of where each was is gone with the first process"
-        ages = sorted(((time.time() - float(at), rank, where) for rank, (at, where) in enumerate(seen)), reverse=True)
-        return "; ".join(f"rank {rank} was last seen {age:.0f} s ago, at {where}" for age, rank, where in ages[:5])
-
-
-def log_stop(reason: str, step: int) -> None:
-    """Say why the run stops."""
-    logger.info("%s: saved at step %d; the same line goes on from there", reason, step)
+    def last_seen(self) -> str:
+        """Where each process was when it last came to a step, the one that lags first; nothing when there is one alone."""
+        if not self.group:
+            return ""
+        seen = []
+        for rank in range(self.world_size):
+            try:
+                at, where = self.store.get(f"lens_hpc/{rank}").decode().split(" ", 1)
+                seen.append((time.time() - float(at), rank, where))
+            except RuntimeError:
+                return "where each rank was cannot be told: the first one, which keeps the record, is gone"
+        return "; ".join(
+            f"rank {rank} was last seen {age:.0f} s ago, at {where}" for age, rank, where in sorted(seen)[::-1]
+        )

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -16,7 +17,7 @@ from tests.conftest import pack_survey, write_survey
 from tests.integration.commands import Job, lens_hpc
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("LENS_HPC_KILLS", "3"))
+KILLS = int(os.environ.get("LENS_HPC_KILLS", "2"))
 CONFIG = """
 run: {folder}/run
 data: {{dataset: {folder}/d, workers: 0}}
@@ -79,12 +80,12 @@ def test_processes_and_accumulation_change_nothing(folder: Path, undisturbed: Pa
     np.testing.assert_allclose(losses(both), alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_kills_at_any_instant_change_not_a_bit(folder: Path, processes: int) -> None:
-    """A checkpoint a step, so that many kills come while one is written."""
+def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
+    """A checkpoint a step, so that many kills come while one is written. LENS_HPC_KILLS=20 makes more of them."""
+    processes = 2
     options = ("checkpoint.every_steps=1", "optim.ema_decay=0.9", "model.backbone=test_resnet", "model.norm=batch")
-    undisturbed = train(folder, f"whole-{processes}", *options, processes=processes)
-    rng, name, kills = random.Random(processes), f"killed-{processes}", 0
+    undisturbed = train(folder, "whole", *options, processes=processes)
+    rng, name, kills = random.Random(1), "killed", 0
     while kills < KILLS:
         job = start(folder, name, *options, processes=processes)
         job.wait_for(job.is_training)
@@ -107,7 +108,7 @@ def test_begun_on_two_processes_and_ended_on_one(folder: Path, undisturbed: Path
     np.testing.assert_allclose(losses(train(folder, "fewer")), losses(undisturbed), atol=1e-5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(folder: Path, undisturbed: Path, number: int) -> None:
     name = f"stopped-{number}"
     job = start(folder, name, processes=2)
@@ -141,6 +142,7 @@ def test_a_damaged_checkpoint_is_passed_over(folder: Path, undisturbed: Path) ->
     assert again.wait() == [0]
     assert f"{newest}: state.pt is damaged; the one before is taken" in again.output()
     assert losses(folder / name) == losses(undisturbed)
+    assert_same_weights(folder / name, undisturbed)
 
 
 def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: Path) -> None:
@@ -164,9 +166,10 @@ def test_a_loss_that_is_no_number_is_told_with_its_samples(folder: Path) -> None
 
 def test_a_rank_that_fails_takes_the_job_down_with_its_traceback(folder: Path) -> None:
     arguments = ("train", str(folder / "config.yaml"), f"run={folder / 'failing'}", "train.epochs=100000")
-    program = ("-c", FAILING)
+    script = folder / "failing.py"
+    script.write_text(FAILING)
     began = time.monotonic()
-    ended = lens_hpc(*arguments, processes=2, program=program)
+    ended = lens_hpc(*arguments, processes=2, program=(str(script),))
     assert time.monotonic() - began < 60
     assert ended.returncode != 0
     assert "ZeroDivisionError: on purpose, on rank 1" in ended.stderr
@@ -194,8 +197,8 @@ def test_a_rank_that_stops_answering_is_named(folder: Path) -> None:
     assert job.ranks[0].wait(60) == 1
     assert time.monotonic() - began < 30
     job.kill()
-    assert "a process no longer answers; rank 1 was last seen" in job.output(0)
-    assert "at step " in job.output(0)
+    assert "Timed out" in job.output(0)
+    assert re.search(r"rank 1 was last seen \d+ s ago, at (step|validation after step) \d+; rank 0", job.output(0))
 
 
 def test_a_shard_that_is_chopped_while_training_ends_the_job_with_its_name(folder: Path, tmp_path: Path) -> None:
@@ -226,10 +229,10 @@ def test_a_damaged_dataset_is_refused_by_every_rank(folder: Path, tmp_path: Path
     assert not (folder / f"bad-{verify}").exists()
 
 
-def test_staged_shards_give_the_same_training(folder: Path, tmp_path: Path) -> None:
-    run = train(folder, "staged", f"data.stage_to={tmp_path / 'near'}", processes=2)
+def test_staged_shards_give_the_same_training(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = train(folder, "staged", f"data.stage_to={tmp_path / 'near'}")
     assert len(list((tmp_path / "near").rglob("*.h5"))) == 2
-    assert losses(run) == losses(train(folder, "not-staged", processes=2))
+    assert losses(run) == losses(undisturbed)
 
 
 def test_a_killed_loader_process_ends_the_job(folder: Path) -> None:
