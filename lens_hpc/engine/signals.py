@@ -91,7 +91,7 @@ class Agreement:
         return self.numbers.tolist()
 
     def last_seen(self) -> str:
-        """Where each process was when it last came to a step, the one that lags first; nothing when there is one alone."""
+        """Where each process was when it last came to a step, the one that lags first."""
         if not self.group:
             return ""
         seen = []
@@ -101,6 +101,5 @@ class Agreement:
                 seen.append((time.time() - float(at), rank, where))
             except RuntimeError:
                 return "where each rank was cannot be told: the first one, which keeps the record, is gone"
-        return "; ".join(
-            f"rank {rank} was last seen {age:.0f} s ago, at {where}" for age, rank, where in sorted(seen)[::-1]
-        )
+        seen.sort(reverse=True)
+        return "; ".join(f"rank {rank} was last seen {age:.0f} s ago, at {where}" for age, rank, where in seen)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lens_hpc import UserError
 from lens_hpc.config import Augment
@@ -93,6 +95,37 @@ def test_workers_change_nothing(tmp_path: Path, survey: Path, engine: str, compr
         for batch, expected in zip(batches, reference, strict=True):
             for ours, theirs in zip(batch, expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(2, 300), share=st.integers(1, 6), parts=st.integers(1, 3), world_size=st.integers(1, 16),
+    workers=st.integers(0, 4), blocks=st.booleans(), keep_last=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_any_processes_workers_and_resume_point_read_the_same_epoch(
+    many_shards: Path, rows: int, share: int, parts: int, world_size: int, workers: int, blocks: bool, keep_last: bool,
+    data: st.DataObject,
+) -> None:  # fmt: skip
+    split = Split(many_shards, "train")
+    order = Order(rows, share * parts * world_size, 7, blocks, keep_last)
+    if rows < order.global_batch_size and not keep_last:
+        return
+    first, epoch = data.draw(st.integers(0, order.steps - 1)), data.draw(st.integers(0, 3))
+    expected = np.concatenate([order.step(order.sequence(epoch), step) for step in range(first, order.steps)])
+    seen: list[list[int]] = [[] for _ in range(first, order.steps)]
+    for rank in range(world_size):
+        loader = Loader(Samples(split, split.manifest, "split"), share, workers, CPU)
+        micro_batches = (part for whole in order.shares(epoch, rank, world_size, first) for part in whole.split(parts))
+        for number, (images, _, labels, weights, draws) in enumerate(collect(loader, epoch, micro_batches)):
+            seen[number // parts] += draws[weights == 1].tolist()
+            assert labels.tolist() == split.take("labels", draws).tolist()
+            np.testing.assert_array_equal(
+                images, split.take("images", draws) / np.float32(loader.samples.image_maximum)
+            )
+        loader.close()
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
+    if first == 0 and keep_last:
+        assert sorted(expected) == list(range(rows))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])

@@ -1,7 +1,6 @@
 """simulate -> pack -> train on two processes -> evaluate on one, two and three."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,19 +80,6 @@ def test_other_settings_for_the_same_run_are_refused_with_what_differs(workplace
     assert result.returncode == 2
     assert "optim.lr: 0.002 there, 0.5 here" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_an_interrupted_run_starts_again_and_ends_the_same(workplace: Path, run: Path) -> None:
-    again = workplace / "again"
-    shutil.copytree(run, again)
-    shutil.rmtree(again / "final")
-    config = (again / "config.yaml").read_text()
-    (again / "config.yaml").write_text(config.replace("run: run", "run: again"))
-    done("train", "train.yaml", *SETTINGS, "run=again", processes=2, cwd=workplace)
-    logs = [
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (run, again)
-    ]
-    assert [line["loss"] for line in logs[0]] == pytest.approx([line["loss"] for line in logs[1]], rel=1e-5)
 
 
 def test_one_mistake_on_two_processes_is_one_message(workplace: Path) -> None:
