@@ -41,3 +41,21 @@ def test_damaged_or_foreign_weights_are_named(saved: tuple[Path, torch.nn.Module
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no model\.safetensors"):
         weights.load(tmp_path / "best")
+
+
+def test_a_run_is_a_start_for_another_with_other_features(
+    saved: tuple[Path, torch.nn.Module], dataset: Path, small_model: config.Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, theirs = saved
+    manifest = Split(dataset, "train").manifest
+    same = weights.make_model(small_model.model_copy(update={"weights": str(folder.parent)}), manifest)
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in same.state_dict().items())
+    assert not caplog.messages
+    other = manifest.model_copy(update={"features": ("one",)})
+    model = weights.make_model(small_model.model_copy(update={"weights": str(folder)}), other)
+    anew = [name for name, value in model.state_dict().items() if value.shape != theirs.state_dict()[name].shape]
+    assert anew == ["features.0.weight"]
+    assert "1 of" in caplog.text
+    assert "begin anew: features.0.weight" in caplog.text
+    with pytest.raises(UserError, match="name a run that has trained for an epoch"):
+        weights.make_model(small_model.model_copy(update={"weights": str(dataset)}), manifest)
