@@ -123,6 +123,7 @@ def _refuse(message: str) -> int:
     """Say what is wrong, once: when all ranks fail alike, the launcher ends the others before they speak."""
     rank = logs.launched_rank()
     if rank:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training only takes note of it
         time.sleep(3)
     print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
     if "RANK" in os.environ:

@@ -31,6 +31,7 @@ def test_every_shipped_recipe_loads(file: Path) -> None:
 def test_every_shipped_launcher_config_is_accelerates(file: Path) -> None:
     launcher = load_config_from_file(str(file))  # refuses unknown keys
     wanted = {"cpu": (1, 2), "one_gpu": (1, 1), "multi_gpu": (1, 4), "multi_node": (2, 8)}
+    wanted |= {f"deepspeed_zero{stage}": (1, 4) for stage in (1, 2, 3)}
     assert (launcher.num_machines, launcher.num_processes) == wanted[file.stem]
     assert launcher.mixed_precision == "no"  # train.precision decides
 
