@@ -215,18 +215,26 @@ def test_a_shard_that_is_chopped_while_training_ends_the_job_with_its_name(folde
     assert f"shrank while it was read: {file}" in job.output(0) + job.output(1)
 
 
-@pytest.mark.parametrize("verify", ["header", "full"])
-def test_a_damaged_dataset_is_refused_by_every_rank(folder: Path, tmp_path: Path, verify: str) -> None:
+@pytest.mark.parametrize("damage", ["chop", "delete", "swap", "flip"])
+def test_a_damaged_dataset_is_refused_by_every_rank(folder: Path, tmp_path: Path, damage: str) -> None:
     shutil.copytree(folder / "d", tmp_path / "d")
     file = tmp_path / "d" / "train" / "shard-00000.h5"
     data = bytearray(file.read_bytes())
-    data[-8000] ^= 1
-    file.write_bytes(data if verify == "full" else data[:-10])
-    job = start(folder, f"bad-{verify}", f"data.dataset={tmp_path / 'd'}", f"data.verify={verify}", processes=2)
+    if damage == "chop":
+        file.write_bytes(data[:-10])
+    elif damage == "flip":
+        data[-8000] ^= 1
+        file.write_bytes(data)
+    else:
+        file.unlink()
+    if damage == "swap":
+        shutil.copy(tmp_path / "d" / "val" / "shard-00000.h5", file)
+    verify = "full" if damage == "flip" else "header"
+    job = start(folder, f"bad-{damage}", f"data.dataset={tmp_path / 'd'}", f"data.verify={verify}", processes=2)
     assert job.wait(60) == [2, 2]
     for rank in (0, 1):
         assert str(file) in job.output(rank)
-    assert not (folder / f"bad-{verify}").exists()
+    assert not (folder / f"bad-{damage}").exists()
 
 
 def test_staged_shards_give_the_same_training(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -237,14 +245,14 @@ def test_staged_shards_give_the_same_training(folder: Path, undisturbed: Path, t
 
 def test_a_killed_loader_process_ends_the_job(folder: Path) -> None:
     options = ("augment.engine=albumentations", "data.workers=1", "train.epochs=100000")
-    job = start(folder, "orphan", *options)
+    job = start(folder, "orphan", *options, processes=2)
     job.wait_for(lambda: len(records(folder / "orphan")) > 1)
     children = Path(f"/proc/{job.ranks[0].pid}/task/{job.ranks[0].pid}/children").read_text().split()
     workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
-    assert job.wait(30) == [1]
+    assert job.wait(30) == [1, 1]
     assert time.monotonic() - began < 10
     assert "a loader process was killed while loading rows" in job.output()
     assert "shard-00000.h5" in job.output()
