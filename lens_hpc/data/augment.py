@@ -101,7 +101,10 @@ class Augmentation:
             image[:] = self._compose(image=pixels)["image"].numpy() * stretch + low
 
     def _extras(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
-        s, u = self.settings, uniforms(self.seed, epoch, draws, 4, EXTRAS_STREAM).numpy()
+        s = self.settings
+        if not (s.rotate90 or s.shift or s.noise):
+            return
+        u = uniforms(self.seed, epoch, draws, 4, EXTRAS_STREAM).numpy()
         for turns in (1, 2, 3):
             chosen = (u[:, 0] < s.rotate90) & ((u[:, 1] * 3).astype(int) + 1 == turns)
             change(images, chosen, partial(torch.rot90, k=turns, dims=(2, 3)))

@@ -1,7 +1,7 @@
 """Stopping: what asks one process to stop becomes a decision that all processes take at the same step.
 
 SIGUSR1, SIGUSR2, SIGTERM and SIGINT only leave a note; a second SIGINT ends the process at once. Once a step, all
-processes add up their notes (`Agreement`) and then do the same: save, stop, or go on.
+processes compare their notes (`Agreement`) and then do the same: save, stop, or go on.
 """
 
 import os
