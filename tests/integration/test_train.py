@@ -100,6 +100,17 @@ def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
     assert len(list((run / "checkpoints").iterdir())) <= 2
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_with_channels_last_trains_the_same(folder: Path) -> None:
+    options = ("model.backbone=test_resnet", "train.epochs=3")
+    plain = train(folder, "plain", *options)
+    compiled = train(folder, "compiled", *options, "train.compile=true", "train.channels_last=true")
+    assert [line["loss"] for line in records(compiled)] == pytest.approx(
+        [line["loss"] for line in records(plain)], 1e-4
+    )
+    assert_same_weights(compiled, plain, 1e-2)  # and with the same names
+
+
 def test_begun_on_two_processes_and_ended_on_one(folder: Path, undisturbed: Path) -> None:
     job = start(folder, "fewer", "checkpoint.every_steps=1", processes=2)
     job.wait_for(lambda: len(records(folder / "fewer")) > 3)
