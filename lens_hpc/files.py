@@ -19,24 +19,29 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be made: {error.strerror}; choose a folder that you may write to") from error
 
 
+def partial(path: Path) -> Path:
+    """Where `path` is written to until it is whole."""
+    return path.with_name(path.name + PARTIAL)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a name to write to; it replaces `path` at the end, or is removed on an error."""
-    partial = path.with_name(path.name + PARTIAL)
+    aside = partial(path)
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
+        yield aside
+        sync(aside)
+        aside.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text`, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -49,18 +54,18 @@ def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise UserError(f"{path} already exists; name another folder, or delete it first")
     make_folder(path.parent)
-    partial = path.with_name(path.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    make_folder(partial)
+    aside = partial(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    make_folder(aside)
     try:
-        yield partial
-        for written in [*partial.rglob("*"), partial]:
+        yield aside
+        for written in [*aside.rglob("*"), aside]:
             sync(written)
         if path.exists():
             shutil.rmtree(path)
-        partial.replace(path)
+        aside.replace(path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
         raise
     sync(path.parent)
 

@@ -149,8 +149,14 @@ class Cutouts:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The cutout of a row; BadCutoutError says why there is none."""
+        return self.with_source(row)[0]
+
+    def with_source(self, row: int) -> tuple[np.ndarray, str]:
+        """The cutout of a row, and the type and size of the image that it is made from."""
         where = self.name(row)
         image = self._planes(row, where)
+        kind = where.partition("[")[0].rpartition(".")[2].lower()
+        source = f"{kind} {image.dtype} {image.shape[1]}x{image.shape[2]}"
         if self.recipe.size and image.shape[1:] != self.recipe.size:
             image = fit_centre(image, *self.recipe.size)
         if image.shape[0] != len(self.recipe.bands):
@@ -160,7 +166,7 @@ class Cutouts:
             raise BadCutoutError(
                 f"{where}: has the shape {image.shape}, others have {self.shape} (bands, height, width)"
             )
-        return cast(fill_bad_pixels(image, self.recipe, where), self.recipe.dtype, where)
+        return cast(fill_bad_pixels(image, self.recipe, where), self.recipe.dtype, where), source
 
     def name(self, row: int) -> str:
         """What to call a row's image in a message."""

@@ -44,13 +44,14 @@ class Plan:
     settings: config.Pack
     rows: Catalogue
     ids: np.ndarray
+    groups: np.ndarray
     cutouts: Cutouts
     shards: list[Shard]
 
     @property
     def folder(self) -> Path:
         """Where shards are written until all are there."""
-        return self.settings.output.with_name(self.settings.output.name + files.PARTIAL)
+        return files.partial(self.settings.output)
 
     def note(self, shard: Shard) -> Path:
         """The file that says that a shard is complete, and what is in it."""
@@ -80,7 +81,8 @@ def make_plan(settings: config.Pack) -> Plan:
         for split, members in order.items()
         for number, part in enumerate(np.split(members, range(shard_rows, len(members), shard_rows)))
     ]
-    return Plan(settings, rows, shards.encode_ids(rows.ids), cutouts, pieces)
+    groups = np.full(len(rows.ids), "") if rows.groups is None else rows.groups
+    return Plan(settings, rows, shards.encode(rows.ids), shards.encode(groups), cutouts, pieces)
 
 
 def check_features(settings: config.Pack, rows: Catalogue, order: dict[str, np.ndarray]) -> None:
@@ -126,7 +128,8 @@ def fingerprint(recipe: str, rows: Catalogue, members: np.ndarray) -> str:
     digest = hashlib.sha256(recipe.encode())
     for column in (members, rows.stamps[members], rows.labels[members], rows.features[members]):
         digest.update(np.ascontiguousarray(column).tobytes())
-    digest.update("\0".join([*rows.ids[members], *rows.paths[members].ravel()]).encode())
+    groups = () if rows.groups is None else rows.groups[members]
+    digest.update("\0".join([*rows.ids[members], *rows.paths[members].ravel(), *groups]).encode())
     return digest.hexdigest()
 
 

@@ -100,7 +100,11 @@ class Split:
 
     def ids(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Ids of the given rows or of all, (N,) strings."""
-        return np.char.decode(self.take("ids", np.arange(len(self)) if rows is None else rows), "utf-8")
+        return self.texts("ids", rows)
+
+    def texts(self, column: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """Ids, groups or sources of the given rows or of all, (N,) strings."""
+        return np.char.decode(self.take(column, np.arange(len(self)) if rows is None else rows), "utf-8")
 
     def fetch_ahead(self, rows: np.ndarray) -> None:
         """Ask the system to read the images of these rows, neighbours together, before they are needed."""

@@ -6,6 +6,8 @@
         features  (N, F) float32, NaN = missing
         labels    (N,) int8, 1 lens, 0 not, -1 unlabelled
         ids       (N,) UTF-8
+        groups    (N,) UTF-8, empty where the catalogue has none
+        sources   (N,) UTF-8, type and size of the image that a cutout was made from, as in "fits float32 101x101"
 
 All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view; only compressed
 images are read by h5py, a row a chunk. Rows lie in a seeded shuffle of their split. The manifest holds a CRC-32 of each
@@ -25,10 +27,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lens_hpc import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BLOCK_ROWS = 256
 ALIGNMENT = 4096
-COLUMNS = ("images", "features", "labels", "ids")
+COLUMNS = ("images", "features", "labels", "ids", "groups", "sources")
 
 
 class _Record(BaseModel):
@@ -78,6 +80,8 @@ class Manifest(_Record):
     """Bands that were resampled, flux conserved, to the grid of the finest."""
     units: str
     features: tuple[str, ...]
+    grouped: bool
+    """Whether rows belong to groups."""
     seed: int
     block_rows: int
     statistics: Statistics | None
@@ -112,34 +116,37 @@ def read_manifest(folder: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of all four columns."""
+    """Some rows of all columns."""
 
     images: np.ndarray
     features: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
-
-    def image_crc32(self) -> np.ndarray:
-        """A CRC-32 for each image, (B,) uint32: equal images have equal ones."""
-        return np.array([zlib.crc32(_bytes(image)) for image in self.images], dtype=np.uint32)
+    groups: np.ndarray
+    sources: np.ndarray
 
     def crc32(self, image_crc32: np.ndarray | None = None) -> str:
-        """Checksum of a block: CRC-32 of its images' CRC-32 (little-endian), then of features, labels and ids."""
-        images = self.image_crc32() if image_crc32 is None else image_crc32
+        """Checksum of a block: CRC-32 of its images' CRC-32 (little-endian), then of the other columns."""
+        images = crc32_of_each(self.images) if image_crc32 is None else image_crc32
         crc = zlib.crc32(images.astype("<u4").tobytes())
-        for column in (self.features, self.labels, self.ids):
+        for column in (self.features, self.labels, self.ids, self.groups, self.sources):
             crc = zlib.crc32(_bytes(column), crc)
         return f"{crc:08x}"
+
+
+def crc32_of_each(images: np.ndarray) -> np.ndarray:
+    """A CRC-32 for each image, (B,) uint32: equal images have equal ones."""
+    return np.array([zlib.crc32(_bytes(image)) for image in images], dtype=np.uint32)
 
 
 def _bytes(array: np.ndarray) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8) if array.size else b"")  # type: ignore[arg-type]
 
 
-def encode_ids(ids: np.ndarray) -> np.ndarray:
-    """Strings as the fixed-length UTF-8 that HDF5 stores."""
-    encoded = np.char.encode(ids, "utf-8")
-    return encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize))
+def encode(texts: np.ndarray, size: int | None = None) -> np.ndarray:
+    """Strings as the fixed-length UTF-8 that HDF5 stores, of `size` bytes or as many as the longest needs."""
+    encoded = np.char.encode(texts, "utf-8")
+    return encoded.astype(h5py.string_dtype("utf-8", size or encoded.dtype.itemsize))
 
 
 def write_shard(
@@ -161,7 +168,7 @@ def write_shard(
                     options = squeeze if name == "images" and compression != "none" else {}
                     shard.create_dataset(name, (rows, *part.shape[1:]), part.dtype, **options)
                 shard[name][start:stop] = part
-            of_images = block.image_crc32()
+            of_images = crc32_of_each(block.images)
             checksums.append(block.crc32(of_images))
             image_checksums += of_images.tolist()
     assert len(image_checksums) == rows, f"{file}: {len(image_checksums)} rows came, {rows} were announced"

@@ -183,6 +183,7 @@ def test_a_failure_keeps_its_traceback_and_tells_rows_and_shard(dataset: Path, w
     loader.close()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told_within_seconds(dataset: Path) -> None:
     split = Split(dataset, "train")
     loader = Loader(Dying(split, split.manifest, "cutout"), 2, 2, CPU)

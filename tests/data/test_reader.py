@@ -67,6 +67,7 @@ print("nothing happened")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_a_shard_that_is_cut_while_it_is_read_ends_the_process_with_its_name(
     many_shards: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -29,7 +29,7 @@ def test_a_shard_is_plain_hdf5_as_documented(dataset: Path) -> None:
         assert (shard.attrs["pixel_scale_arcsec"], shard.attrs["units"], shard.attrs["schema_version"]) == (
             0.2,
             "counts",
-            1,
+            2,
         )
 
 
