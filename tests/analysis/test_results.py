@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+
+from lens_hpc.analysis import calibration
+from lens_hpc.analysis.results import Survey, evaluate
+from tests.analysis.test_metrics import binormal
+
+SURVEY = Survey(prevalence=1e-3, size=10**6, completeness=(0.5, 0.9))
+
+
+def test_metrics_json_holds_what_the_design_says_and_plain_values() -> None:
+    tree = json.loads(json.dumps(evaluate(*binormal(300, 1200), SURVEY).as_dict()))
+    low, high = tree["auc_ci95"]
+    assert low < tree["auc"] < high
+    assert {"n", "n_lenses", "tpr0", "tpr10", "average_precision", "tpr_at_fpr_1e-2"} <= tree.keys()
+    assert tree["tpr0_ci95"][0] <= tree["tpr0"] <= tree["tpr10"] <= tree["tpr_at_fpr_1e-2"]
+    assert tree["tpr_at_fpr_1e-3"] is None
+    assert tree["not_said"]["tpr_at_fpr_1e-3"] == "not enough negatives: 1,200 of the 10,000 needed"
+    assert [row["completeness"] for row in tree["selections"]] == pytest.approx([0.5, 0.9])
+
+
+@pytest.mark.parametrize(("label", "lenses"), [(1, 5), (0, 0)])
+def test_one_class_alone_has_an_answer_but_no_ranking(label: int, lenses: int) -> None:
+    tree = evaluate(np.full(5, label), np.arange(5.0), SURVEY).as_dict()
+    assert (tree["n"], tree["n_lenses"], tree["auc"]) == (5, lenses, None)
+    assert tree["not_said"]["auc"] == "both classes are needed"
+
+
+def test_unlabelled_samples_count_in_nothing() -> None:
+    labels, scores = binormal(50, 60)
+    more, noise = np.append(labels, [-1] * 40), np.append(scores, np.full(40, 99.0))
+    found, alone = evaluate(more, noise, SURVEY).as_dict(), evaluate(labels, scores, SURVEY).as_dict()
+    assert found.pop("n_unlabelled") == 40
+    assert alone.pop("n_unlabelled") == 0
+    assert found == alone
+
+
+def test_nan_scores_are_an_error() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate(np.array([0, 1]), np.array([np.nan, 1]), SURVEY)
+
+
+def test_the_same_scores_give_the_same_results_to_the_bit() -> None:
+    one, other = (json.dumps(evaluate(*binormal(100, 100), SURVEY).as_dict()) for _ in range(2))
+    assert one == other
+
+
+def test_calibration_mends_overconfident_scores() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-logits))).astype(int)
+    loud = 4 * logits
+    fitted = calibration.fit(labels[:2000], loud[:2000])
+    assert fitted is not None
+    assert fitted.temperature == pytest.approx(4, rel=0.1)
+    found = evaluate(labels[2000:], loud[2000:], SURVEY, calibration=fitted).probabilities
+    for name in ("probability_temperature", "probability_isotonic"):
+        assert found[name].brier < found["probability"].brier
+        error = found[name].reliability.expected_calibration_error
+        assert error < 0.05 < found["probability"].reliability.expected_calibration_error
+
+
+def test_one_class_calibrates_nothing_and_a_perfect_ranking_stays_finite() -> None:
+    assert calibration.fit(np.ones(3), np.arange(3.0)) is None
+    perfect = calibration.fit(np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2]))
+    assert perfect is not None
+    assert perfect.temperature >= calibration.COLDEST
+    assert np.isfinite(perfect.by_temperature(np.array([-99.0, 99]))).all()
