@@ -44,6 +44,7 @@ def run(recipe_file: Path, overrides: list[str]) -> None:
 # ---- the shards -------------------------------------------------------------------------------------------------
 
 MANIFEST = "manifest.json"
+LONGEST_SOURCE = 32
 REJECTED = "rejected.csv"
 
 _plan: Plan
@@ -150,14 +151,16 @@ def read_blocks(plan: Plan, rows: np.ndarray, bad: dict[int, str], facts: dict[s
     assert shape is not None
     for start in range(0, len(rows), shards.BLOCK_ROWS):
         part = rows[start : start + shards.BLOCK_ROWS]
-        pixels = np.zeros((len(part), *shape), plan.settings.dtype)
+        pixels, sources = np.zeros((len(part), *shape), plan.settings.dtype), [""] * len(part)
         for place, row in enumerate(part):
             try:
-                pixels[place] = plan.cutouts[row]
+                pixels[place], sources[place] = plan.cutouts.with_source(row)
             except BadCutoutError as error:
                 bad[int(row)] = str(error)
         facts["image_max"] = max(facts["image_max"], float(pixels.max()))
-        yield shards.Rows(pixels, plan.rows.features[part], plan.rows.labels[part], plan.ids[part])
+        told = shards.encode(np.array(sources), LONGEST_SOURCE)
+        features, labels, ids, groups = (c[part] for c in (plan.rows.features, plan.rows.labels, plan.ids, plan.groups))
+        yield shards.Rows(pixels, features, labels, ids, groups, told)
         with _done.get_lock():
             _done.value += len(part)
 
@@ -213,6 +216,7 @@ def finish(plan: Plan) -> None:
     files.sync(output.parent)
     shutil.rmtree(output / NOTES)
     print(summary(output, manifest))
+    print(first_audit(output))
 
 
 def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) -> shards.Manifest:
@@ -253,6 +257,7 @@ def make_manifest(plan: Plan, notes: list[dict[str, Any]], bad: dict[int, str]) 
         ),
         units=settings.units,
         features=settings.columns.features,
+        grouped=settings.columns.group is not None,
         seed=settings.seed,
         block_rows=shards.BLOCK_ROWS,
         statistics=statistics_of(plan.rows.features[packed["train"]], image_max) if "train" in packed else None,
@@ -373,6 +378,16 @@ def summary(output: Path, manifest: shards.Manifest) -> str:
     if manifest.rejected:
         lines.append(f"  {manifest.rejected:,} rows were left out: see rejected.csv")
     return "\n".join(lines)
+
+
+def first_audit(output: Path) -> str:
+    """One line on what can be said without looking at the images."""
+    from lens_hpc.analysis.audit import audit  # takes longer to import than a small survey takes to pack
+
+    found = audit(output, images=False)
+    if found is None:
+        return "  not audited: only lenses and non-lenses together can give the label away"
+    return f"  audit of the catalogue: {found.verdict} ({found.reasons}); of the images, too: lens-hpc audit {output}"
 
 
 def _line(split: str, rows: int, counts: list[int], pieces: int, size: int) -> str:

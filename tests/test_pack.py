@@ -217,6 +217,7 @@ def large(tmp_path: Path) -> Path:
 LARGE = ("shard_mib=1", "splits={train: 0.8, test: 0.2}")
 
 
+@pytest.mark.slow
 def test_tasks_share_the_shards_and_the_last_one_finishes(tmp_path: Path, large: Path) -> None:
     alone = files_of(pack_survey(large, tmp_path / "alone", *LARGE, "processes=1"))
     together = files_of(pack_survey(large, tmp_path / "together", *LARGE, "processes=3"))

@@ -8,9 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from lens_hpc import UserError, config
+from lens_hpc.analysis.audit import read_audit
 from lens_hpc.data import stage
 from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest, ShardRecord, damage, read_manifest
+from lens_hpc.logs import logger
 
 SPLITS = ("train", "val")
 # A rank reads about its part of the split (order.py): in steps of B samples, within so many standard deviations.
@@ -22,6 +24,8 @@ def open_splits(settings: config.Data, global_batch_size: int, accelerator: Acce
     manifest = read_manifest(settings.dataset)
     for name in SPLITS:
         check_labels(settings.dataset, manifest, name)
+    if accelerator.is_main_process:
+        warn_of_leaks(settings.dataset)
     staged: dict[str, Path] = {}
     if settings.stage_to:
         staged = stage_shards(
@@ -31,6 +35,15 @@ def open_splits(settings: config.Data, global_batch_size: int, accelerator: Acce
         unseen = [shard for name in SPLITS for shard in manifest.splits[name].shards if shard.file not in staged]
         verify(settings.dataset, unseen, accelerator)
     return {name: Split(settings.dataset, name, staged) for name in SPLITS}
+
+
+def warn_of_leaks(dataset: Path) -> None:
+    """Say so when the dataset's labels can be told without finding lenses, or when nobody knows."""
+    audit = read_audit(dataset)
+    if audit is None:
+        logger.warning("%s was never audited, or not since it was packed; run: lens-hpc audit %s", dataset, dataset)
+    elif audit.verdict == "leak":
+        logger.warning("the audit of %s found a leak: %s", dataset, audit.reasons)
 
 
 def check_labels(dataset: Path, manifest: Manifest, name: str) -> None:
