@@ -27,16 +27,16 @@ $(SURVEY)/recipe.yaml: | install
 
 $(SHARDS)/manifest.json: $(SURVEY)/recipe.yaml
 	$(BIN)/lens-hpc pack $(SURVEY)/recipe.yaml source=$(SURVEY) output=$(SHARDS)
+	$(BIN)/lens-hpc audit $(SHARDS)
 
 # Fusion, and the ablation that an honest paper shows beside it.
 demo: $(SHARDS)/manifest.json
-	$(LAUNCH) train configs/train/demo.yaml
-	$(LAUNCH) evaluate runs/demo
 	$(LAUNCH) train configs/train/demo.yaml model.inputs=features run=runs/demo-features
 	$(LAUNCH) evaluate runs/demo-features
 	$(LAUNCH) train configs/train/demo.yaml model.inputs=image run=runs/demo-image
 	$(LAUNCH) evaluate runs/demo-image
-	@$(BIN)/python benchmarks/compare.py runs/demo-features runs/demo-image runs/demo
+	$(LAUNCH) train configs/train/demo.yaml
+	$(LAUNCH) evaluate runs/demo compare=[runs/demo-image,runs/demo-features]
 
 test: install
 	$(BIN)/ruff check .

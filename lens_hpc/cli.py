@@ -50,6 +50,12 @@ VERBS = {
         "Say what is in a packed dataset: splits, classes, features, bands, where it came from; draw some cutouts.",
         "lens-hpc info data/demo/shards figure=cutouts.png",
     ),
+    "audit": Verb(
+        "DATASET",
+        "Find what gives the label away before anyone trains: features, shortcuts, duplicates, split groups. "
+        "The verdicts are kept in DATASET/audit.json; exit status 3 when one is leak.",
+        "lens-hpc audit data/demo/shards",
+    ),
     "train": Verb(
         "CONFIG",
         "Train the fusion model on a packed dataset, on as many processes as the launcher starts.",
@@ -71,8 +77,9 @@ VERBS = {
         "lens-hpc bench configs/train/demo.yaml",
     ),
     "evaluate": Verb(
-        "RUN",
-        "Score a split with a trained run: predictions.parquet, metrics.json and roc.png in RUN/evaluation/SPLIT.",
+        "RUN [RUN ...]",
+        "Score a split with a trained run, or with several as one ensemble: report.html, metrics.json, "
+        "predictions.parquet and figures in RUN/evaluation/SPLIT.",
         f"{LAUNCH} evaluate runs/demo split=test",
     ),
 }
@@ -93,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif {"-h", "--help"} & set(rest):
         _show(verb_help(verb))
     elif not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
-        return _refuse(f"{verb} needs its {VERBS[verb].target} first, as in\n  {VERBS[verb].example}")
+        return _refuse(f"{verb} needs its {VERBS[verb].target.split()[0]} first, as in\n  {VERBS[verb].example}")
     else:
         return _run(verb, Path(rest[0]), rest[1:])
     return 0
@@ -145,7 +152,7 @@ def overview() -> str:
     lines += [f"  {verb.example}" for verb in VERBS.values()]
     lines += ["", "lens-hpc VERB --help lists the settings of a verb."]
     lines += [
-        "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where;",
+        "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where; 3 audit found a leak;",
         "85 train was asked to stop, has saved, and goes on when the same line is run again.",
     ]
     return "\n".join(lines)
@@ -155,10 +162,16 @@ def verb_help(name: str) -> str:
     """Text of `lens-hpc VERB --help`: every setting with its default and meaning."""
     from lens_hpc import config
 
-    verb = VERBS[name]
+    verb, settings = VERBS[name], config.describe(getattr(config, name.capitalize()))
     lines = [f"lens-hpc {name} {verb.target} key=value ...", "", *textwrap.wrap(verb.summary, 100)]
-    lines += ["", "Example:", f"  {verb.example}", "", "Settings, their defaults and meaning:"]
-    for key, default, meaning in config.describe(getattr(config, name.capitalize())):
+    lines += [
+        "",
+        "Example:",
+        f"  {verb.example}",
+        "",
+        "Settings, their defaults and meaning:" if settings else "No settings.",
+    ]
+    for key, default, meaning in settings:
         lines.append(f"  {key} = {default}")
         lines += textwrap.wrap(meaning, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

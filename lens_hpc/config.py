@@ -237,6 +237,13 @@ class Info(Settings):
     """Seed of the choice of cutouts."""
 
 
+# ---- audit ------------------------------------------------------------------------------------------------------
+
+
+class Audit(Settings):
+    """Settings of `lens-hpc audit`: there are none."""
+
+
 # ---- train ------------------------------------------------------------------------------------------------------
 
 
@@ -453,10 +460,20 @@ class Evaluate(Settings):
 
     split: str = "test"
     """Split to score."""
-    weights: Literal["best", "final"] = "best"
-    """Weights with the best validation AUC, or those of the last epoch."""
+    weights: str = "best"
+    """best (by validation AUC) | final (last epoch) | a FILE model.safetensors, its config.yaml beside it."""
     dataset: FilePath | None = None
     """Packed dataset to score instead of the run's own."""
+    tta: Literal["none", "flips", "d4"] = "none"
+    """Test-time augmentation: the mean over the 4 flips of each cutout, or over all 8 flips and quarter turns."""
+    compare: tuple[FilePath, ...] = ()
+    """Runs, evaluated in the same way before, to compare with: the ablation. [runs/image, runs/features]"""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Share of lenses in the survey that the finder is meant for; the split may have any other."""
+    survey_size: PositiveInt = 1_000_000
+    """Objects of that survey: how many candidates would have to be inspected?"""
+    completeness: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+    """Shares of the lenses to find, for which purity and candidates are told."""
     batch_size: PositiveInt = 256
     """Cutouts of one forward pass on one process."""
     workers: NonNegativeInt = 2

@@ -69,7 +69,7 @@ def describe_features(manifest: Manifest, splits: list[Split]) -> list[str]:
 
 def draw_contact_sheet(path: Path, split: Split, seed: int) -> None:
     """Some random lenses and non-lenses of a split, with their ids."""
-    from lens_hpc.analysis import figures
+    from lens_hpc.analysis import cutouts
 
     rng = np.random.default_rng(seed)
     labels = split.take("labels", np.arange(len(split)))
@@ -78,7 +78,6 @@ def draw_contact_sheet(path: Path, split: Split, seed: int) -> None:
         members = np.flatnonzero(labels == label)
         chosen = rng.choice(members, min(len(members), 2 * COLUMNS_OF_CUTOUTS), replace=False)
         if len(chosen):
-            ids = np.char.decode(split.take("ids", chosen), "utf-8")
-            sheets[title] = (split.take("images", chosen), ids.tolist())
+            sheets[title] = (split.take("images", chosen), split.ids(chosen).tolist())
     with files.whole_file(path) as partial:
-        figures.draw_cutouts(partial, sheets, split.manifest.bands, COLUMNS_OF_CUTOUTS)
+        cutouts.draw_cutouts(partial, sheets, split.manifest.bands, COLUMNS_OF_CUTOUTS)

@@ -226,7 +226,7 @@ def validate(run: Run) -> float:
     if np.isnan(logits).any():
         raise UserError("the scores of the validation split became NaN; lower optim.lr, or set optim.gradient_clip")
     labels = trainer.validation.samples.split.take("labels", np.arange(len(logits)))
-    return metrics.delong(labels, logits)[0]
+    return float(metrics.auc(metrics.rank(labels, logits)))
 
 
 def record(trainer: Trainer, facts: dict[str, float]) -> None:

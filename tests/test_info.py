@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lens_hpc import UserError, info
-from lens_hpc.analysis import figures
+from lens_hpc.analysis import cutouts
 
 
 def test_it_says_what_is_inside(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_composites_keep_colour_and_show_the_faint(bands: int) -> None:
     image = rng.normal(0, 1, size=(bands, 40, 40))
     image[:, 18:22, 18:22] += 500
     image[-1 if bands < 3 else 2, 5:8, 5:8] += 30
-    picture = figures.composite(image, tuple("grizy"[:bands]))
+    picture = cutouts.composite(image, tuple("grizy"[:bands]))
     assert picture.shape == (40, 40, 3)
     assert picture.min() >= 0
     assert picture.max() <= 1
@@ -47,4 +47,4 @@ def test_composites_keep_colour_and_show_the_faint(bands: int) -> None:
     if bands >= 3:
         assert picture[6, 6, 0] > 3 * sky
         assert picture[6, 6, 0] > 2 * picture[6, 6, 2]
-    np.testing.assert_array_equal(figures.composite(np.full((3, 2, 2), 255, np.uint8), ("r", "g", "b")), 1)
+    np.testing.assert_array_equal(cutouts.composite(np.full((3, 2, 2), 255, np.uint8), ("r", "g", "b")), 1)

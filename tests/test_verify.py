@@ -14,6 +14,7 @@ def test_a_whole_dataset_is_said_to_be_whole(dataset: Path, capsys: pytest.Captu
     assert "3 shards" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_single_byte_that_changes_is_found_in_its_shard(tmp_path: Path) -> None:
     survey = write_survey(tmp_path / "s", rows=600, size=24)
     dataset = pack_survey(survey, tmp_path / "d", "shard_mib=1")

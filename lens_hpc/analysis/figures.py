@@ -1,5 +1,7 @@
-"""Figures: the ROC of an evaluation, cutouts of a dataset."""
+"""Figures of an evaluation. Each draws one panel, which is saved as PNG and PDF, and returned as SVG for the report."""
 
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -7,97 +9,205 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import beta
 
-from lens_hpc.analysis.metrics import Metrics
+from lens_hpc.analysis.metrics import CONFIDENCE, Curve
+from lens_hpc.analysis.results import Results
 
-BLUE, GREY = "#1f5fa8", "#9a9a9a"
-# counts of sky noise at which the stretch turns from linear to logarithmic
-SOFTENING = 4.0
-STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+BLUE, ORANGE, GREY = "#1f5fa8", "#c8590b", "#8a8a8a"
+OTHERS = ("#6a51a3", "#238b45", "#a1712b", "#b3446c")
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.hashsalt": "lens_hpc",
+}
+SIZE_INCHES = (5.2, 4.0)
+POINTS = 1500
+BINS = 60
+
+Draw = Callable[[Axes], None]
+Curves = dict[str, Curve]
 
 
-def draw_roc(path: Path, labels: np.ndarray, scores: np.ndarray, metrics: Metrics, title: str) -> None:
-    """PNG with the ROC curve over a linear and over a logarithmic false positive rate, side by side."""
-    false_rate, true_rate, _ = roc_curve(labels, scores, drop_intermediate=False)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-        linear, logarithmic = figure.subplots(1, 2, sharey=True)
-        _draw_linear(linear, false_rate, true_rate, metrics)
-        _draw_logarithmic(logarithmic, false_rate, true_rate, metrics)
-        for axes in (linear, logarithmic):
-            axes.set_xlabel("false positive rate")
-            axes.set_ylim(0, 1.02)
-            axes.grid(alpha=0.25, linewidth=0.6)
-        figure.suptitle(title, fontsize=12)
-        figure.savefig(path, dpi=160)
+def save(folder: Path, drawings: dict[str, Draw]) -> dict[str, str]:
+    """Draw each into folder/NAME.png and .pdf; return the SVG of each."""
+    folder.mkdir()
+    pictures = {}
+    for name, draw in drawings.items():
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+            draw(figure.subplots())
+            figure.savefig(folder / f"{name}.png", dpi=160)
+            figure.set_layout_engine("none")  # laid out once is enough: it takes most of the time
+            figure.savefig(folder / f"{name}.pdf")
+            text = StringIO()
+            figure.savefig(text, format="svg", metadata={"Date": None})
+            pictures[name] = text.getvalue()
+    return pictures
 
 
-def _draw_linear(axes: Axes, false_rate: np.ndarray, true_rate: np.ndarray, metrics: Metrics) -> None:
-    low, high = metrics.auc_ci95
+def drawings(found: Results, labels: np.ndarray, logits: np.ndarray, others: Curves) -> dict[str, Draw]:
+    """The figures that results allow: none of the ranking where one class is missing."""
+    if found.curve is None:
+        return {}
+    curves = {"this run": found.curve, **others}
+    return {
+        "roc": lambda axes: draw_roc(axes, curves, found),
+        "roc_log": lambda axes: draw_roc_log(axes, curves, found),
+        "precision_recall": lambda axes: draw_precision_recall(axes, curves, found),
+        "scores": lambda axes: draw_scores(axes, labels, logits),
+        "calibration": lambda axes: draw_calibration(axes, found),
+        "survey": lambda axes: draw_survey(axes, found),
+    }
+
+
+def draw_roc(axes: Axes, curves: Curves, found: Results) -> None:
+    """True against false positive rate."""
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    axes.text(0.62, 0.56, "by chance", color=GREY, rotation=40, fontsize=9)
-    axes.plot(false_rate, true_rate, color=BLUE, linewidth=2)
-    axes.set_xlim(0, 1)
-    axes.set_ylabel("true positive rate")
-    facts = f"AUC {metrics.auc:.3f}   95% [{low:.3f}, {high:.3f}]\naverage precision {metrics.average_precision:.3f}"
-    axes.text(0.97, 0.05, facts, ha="right", transform=axes.transAxes, linespacing=1.5)
+    for color, name, curve in _coloured(curves):
+        false_rate, true_rate = _rates(curve)
+        axes.plot(np.append(0, false_rate), np.append(0, true_rate), color=color, label=name, linewidth=1.8)
+    auc = found.quantities["auc"]
+    if auc.ci95:
+        axes.text(0.97, 0.05, f"AUC {auc.value:.4f}  [{auc.ci95[0]:.4f}, {auc.ci95[1]:.4f}]", ha="right")
+    _finish(axes, "ROC", "false positive rate", "true positive rate (completeness)", len(curves) > 1)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
 
-def _draw_logarithmic(axes: Axes, false_rate: np.ndarray, true_rate: np.ndarray, metrics: Metrics) -> None:
-    negatives = metrics.n - metrics.n_lenses
+def draw_roc_log(axes: Axes, curves: Curves, found: Results) -> None:
+    """The top of the ranking: true positive rate over the logarithm of the false positive rate."""
+    assert found.curve is not None
+    negatives = int(found.curve.non_lenses)
     left = 0.5 / negatives
-    by_chance = np.geomspace(left, 1, 200)
-    axes.plot(by_chance, by_chance, color=GREY, linestyle=":", linewidth=1)
-    axes.plot(np.clip(false_rate, left, None), true_rate, color=BLUE, linewidth=2)
+    chance = np.geomspace(left, 1, 200)
+    axes.plot(chance, chance, color=GREY, linestyle=":", linewidth=1)
+    for color, name, curve in _coloured(curves):
+        false_rate, true_rate = _rates(curve)
+        axes.plot(np.clip(false_rate, left, None), true_rate, color=color, label=name, linewidth=1.8)
+    for key, count in (("tpr0", 1), ("tpr10", 10)):
+        value = found.quantities[key].value
+        if value is not None:
+            axes.plot(count / negatives, value, marker="o", color=BLUE, markersize=5)
+            told = f"{key.upper()} {value:.3f}"
+            axes.annotate(told, (count / negatives, value), (7, -11), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
-    axes.set_xlim(left, 1)
-    for rate, count, name in ((metrics.tpr0, 1, "TPR0"), (metrics.tpr10, 10, "TPR10")):
-        if rate is not None:
-            axes.plot(count / negatives, rate, marker="o", color=BLUE, markersize=5)
-            axes.annotate(f"{name} {rate:.3f}", (count / negatives, rate), (8, -12), textcoords="offset points")
-    facts = f"{metrics.n_lenses:,} lenses, {negatives:,} non-lenses"
-    axes.text(0.03, 0.94, facts, transform=axes.transAxes)
+    _finish(
+        axes, "ROC, the top of the ranking", "false positive rate", "true positive rate (completeness)", len(curves) > 1
+    )
+    axes.set(xlim=(left, 1), ylim=(0, 1.02))
 
 
-def draw_cutouts(
-    path: Path, sheets: dict[str, tuple[np.ndarray, list[str]]], bands: tuple[str, ...], columns: int
-) -> None:
-    """PNG with a contact sheet: for each title, images (n, bands, height, width) and their n names."""
-    rows = sum(-(-len(names) // columns) for _, names in sheets.values())
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.35 * columns, 1.5 * rows + 0.35 * len(sheets)), layout="constrained")
-        heights = [-(-len(names) // columns) * 1.5 + 0.35 for _, names in sheets.values()]
-        parts = figure.subfigures(len(sheets), 1, height_ratios=heights, squeeze=False).flat
-        for part, (title, (images, names)) in zip(parts, sheets.items(), strict=True):
-            part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-            grid = part.subplots(-(-len(names) // columns), columns, squeeze=False)
-            for axes in grid.flat:
-                axes.set_axis_off()
-            for axes, image, name in zip(grid.flat, images, names, strict=False):
-                axes.imshow(composite(image, bands), origin="lower", interpolation="nearest")
-                axes.set_title(name if len(name) <= 16 else "…" + name[-15:], fontsize=6, pad=2)
-        figure.savefig(path, dpi=160, format="png")
+def draw_precision_recall(axes: Axes, curves: Curves, found: Results) -> None:
+    """Precision against recall, in the split as it is."""
+    axes.axhline(found.n_lenses / found.n, color=GREY, linestyle=":", linewidth=1)
+    for color, name, curve in _coloured(curves):
+        some = _thin(curve)
+        above = curve.true_positives[some] + curve.false_positives[some]
+        recall, precision = curve.true_positives[some] / curve.lenses, curve.true_positives[some] / above
+        axes.plot(recall, precision, color=color, label=name, linewidth=1.8)
+    axes.text(0.03, 0.05, f"average precision {found.quantities['average_precision'].value:.4f}")
+    title = f"precision and recall in this split ({found.n_lenses / found.n:.1%} lenses)"
+    _finish(axes, title, "recall (completeness)", "precision (purity)", len(curves) > 1)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
 
-def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
-    """An RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
+def draw_scores(axes: Axes, labels: np.ndarray, logits: np.ndarray) -> None:
+    """Histogram of the logits of each class."""
+    edges = np.linspace(logits.min(), logits.max(), BINS + 1)
+    if edges[0] == edges[-1]:
+        edges = edges[0] + np.array([-0.5, 0.5])
+    for label, color, name in ((0, GREY, "non-lenses"), (1, ORANGE, "lenses")):
+        some = logits[labels == label]
+        options: dict[str, Any] = {"bins": edges, "color": color, "label": f"{name} ({len(some):,})"}
+        axes.hist(some, histtype="stepfilled", alpha=0.45, **options | {"label": None})
+        axes.hist(some, histtype="step", linewidth=1.4, **options)
+    axes.set_yscale("log")
+    axes.set_ylim(0.7, 4 * axes.get_ylim()[1])  # room for the legend
+    _finish(axes, "scores by class", "logit", "samples", legend=True)
 
-    Three bands or more: an arcsinh stretch of the mean intensity that keeps colours (Lupton et al. 2004, PASP 116,
-    133), the third of the first three bands in red. Fewer: a grey arcsinh of the first. Pictures of 8 bits stay as
-    they are.
-    """
-    if image.dtype == np.uint8:
-        planes = image[:3] if len(image) >= 3 else image[:1].repeat(3, axis=0)
-        return np.moveaxis(planes, 0, -1) / 255
-    planes = image[:3].astype(np.float64) if len(image) >= 3 else image[:1].astype(np.float64)
-    # each band in units of its own sky noise, so that a faint blue arc is not lost beside a bright red galaxy
-    sky = np.median(planes, axis=(1, 2), keepdims=True)
-    noise = 1.48 * np.median(abs(planes - sky), axis=(1, 2), keepdims=True)
-    planes = (planes - sky) / np.where(noise > 0, noise, 1)
-    intensity = planes.mean(axis=0)
-    peak = max(float(np.percentile(intensity, 99.7)), SOFTENING)
-    stretched = np.arcsinh(np.clip(intensity, 0, None) / SOFTENING) / np.arcsinh(peak / SOFTENING)
-    colours = planes * stretched / np.where(intensity > 0, intensity, np.inf)
-    reddest_first = colours[::-1] if len(colours) == 3 else colours.repeat(3, axis=0)
-    return np.clip(np.moveaxis(reddest_first, 0, -1), 0, 1)
+
+def draw_calibration(axes: Axes, found: Results) -> None:
+    """How often a stated probability comes true, before and after calibration."""
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    shown = {"probability": ("the model's own", BLUE, "o"), "probability_temperature": ("temperature", ORANGE, "s"),
+             "probability_isotonic": ("isotonic", OTHERS[1], "^")}  # fmt: skip
+    for name, judged in found.probabilities.items():
+        title, color, marker = shown[name]
+        full, reliability = judged.reliability.counts > 0, judged.reliability
+        told = f"{title} (error {reliability.expected_calibration_error:.3f})"
+        axes.plot(
+            reliability.probability[full],
+            reliability.lenses[full],
+            color=color,
+            marker=marker,
+            markersize=4,
+            label=told,
+        )
+    _finish(axes, "calibration", "stated probability", "share of lenses", legend=True)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+
+
+def draw_survey(axes: Axes, found: Results) -> None:
+    """Purity against completeness in a survey of the stated prevalence, and what few false positives leave open."""
+    curve, prevalence = found.curve, found.survey.prevalence
+    assert curve is not None
+    some = _thin(curve)
+    completeness, false = curve.true_positives[some] / curve.lenses, curve.false_positives[some]
+    good = prevalence * completeness
+    highest = beta.ppf(CONFIDENCE, false + 1, np.maximum(curve.non_lenses - false, 1e-9))
+
+    def purity(rate: np.ndarray) -> np.ndarray:
+        return good / np.maximum(good + (1 - prevalence) * rate, 1e-300)
+
+    axes.plot(completeness, purity(false / curve.non_lenses), color=BLUE, linewidth=1.8, label="as found")
+    axes.fill_between(
+        completeness, purity(highest), purity(false / curve.non_lenses), color=BLUE, alpha=0.18, linewidth=0,
+        label="95% confidence",
+    )  # fmt: skip
+    _finish(axes, f"a survey with one lens in {1 / prevalence:,.0f}", "completeness", "purity", legend=True)
+    axes.set_yscale("log")
+    axes.set(xlim=(0, 1.02), ylim=(prevalence / 2, 1.2))
+
+
+def draw_learning(axes: Axes, records: list[dict[str, float]]) -> None:
+    """Training loss and validation AUC by epoch."""
+    epochs = [record["epoch"] for record in records]
+    axes.plot(epochs, [record["loss"] for record in records], color=GREY, marker=".", label="training loss")
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    right.plot(epochs, [record["val_auc"] for record in records], color=BLUE, marker=".", label="validation AUC")
+    right.set_ylabel("validation AUC", color=BLUE)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, "learning", "epoch", "training loss")
+
+
+def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = False) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    if legend:
+        axes.legend()
+
+
+def _coloured(curves: Curves) -> Iterator[tuple[str, str, Curve]]:
+    for number, (name, curve) in enumerate(curves.items()):
+        yield BLUE if number == 0 else OTHERS[(number - 1) % len(OTHERS)], name, curve
+
+
+def _rates(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    some = _thin(curve)
+    return curve.false_positives[some] / curve.non_lenses, curve.true_positives[some] / curve.lenses
+
+
+def _thin(curve: Curve) -> np.ndarray:
+    """Places of a curve that show all of it, the top of the ranking in full."""
+    size = len(curve.thresholds)
+    if size <= 2 * POINTS:
+        return np.arange(size)
+    even, top = np.linspace(0, size - 1, POINTS), np.geomspace(1, size, POINTS) - 1
+    return np.unique(np.concatenate([even, top]).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Scores that carry their sample's row: every sample exactly once, or an error."""
+"""Scores that carry their sample's row, so that each is counted exactly once, on any number of processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,29 +7,51 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from lens_hpc import UserError
 from lens_hpc.data import order
 from lens_hpc.data.loader import Loader
+from lens_hpc.engine.predictions import every_row_once
+
+FLIPS = tuple((0, dims) for dims in ((), (-1,), (-2,), (-2, -1)))
+VIEWS = {"none": FLIPS[:1], "flips": FLIPS, "d4": tuple((turns, dims) for turns in (0, 1) for _, dims in FLIPS)}
+"""Test-time augmentation: quarter turns, then axes to flip, of each view of a cutout."""
+
+
+class OverViews(torch.nn.Module):
+    """A model whose logit is the mean over views of the cutout. UserError for turns of cutouts that are not square."""
+
+    def __init__(self, model: torch.nn.Module, kind: str, size: tuple[int, int]) -> None:
+        super().__init__()
+        if kind == "d4" and size[0] != size[1]:
+            raise UserError(f"tta = d4: cutouts of {size[0]} x {size[1]} pixels cannot be turned; choose tta=flips")
+        self.model, self.views = model, VIEWS[kind]
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """(B, bands, height, width) and (B, F) -> logits (B,)."""
+        views = (images.rot90(turns, (-2, -1)).flip(dims) for turns, dims in self.views)
+        return torch.stack([self.model(view.contiguous(), features) for view in views]).mean(0)
 
 
 def score(
     accelerator: Accelerator, model: torch.nn.Module, loader: Loader, between: Callable[[], None] | None = None
 ) -> np.ndarray:
-    """Logits of a split, (N,) float32 in the order of its rows, on every process.
+    """Logits of a whole split, (N,) float32 in the order of its rows, on every process; RuntimeError if one is missing.
 
     `between` is called before each batch, on all processes equally often.
     """
-    rows, logits = score_share(accelerator, model, loader, between)
-    return in_order(_gather(accelerator, rows), _gather(accelerator, logits), len(loader.samples.split))
+    split = loader.samples.split
+    rows, logits = (_gather(accelerator, values) for values in score_share(accelerator, model, loader, between))
+    every_row_once(np.bincount(rows, minlength=len(split)), split)
+    return logits[np.argsort(rows)]
 
 
 @torch.inference_mode()
 def score_share(
     accelerator: Accelerator, model: torch.nn.Module, loader: Loader, between: Callable[[], None] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and logits of this process's share."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) and logits (n,) float32 of this process's share: rows that follow one another."""
     count, world_size = len(loader.samples.split), accelerator.num_processes
-    rows = [np.empty(0, dtype=np.int64)]
-    logits = [torch.empty(0, device=accelerator.device)]
+    rows, logits = [np.empty(0, dtype=np.int64)], [torch.empty(0, device=accelerator.device)]
     batches = loader(0, order.scoring_shares(count, loader.batch_size, accelerator.process_index, world_size))
     training = model.training
     model.eval()
@@ -40,23 +62,12 @@ def score_share(
             rows.append(batch.draws)
             logits.append(model(batch.images, batch.features).float())
     model.train(training)
-    return torch.from_numpy(np.concatenate(rows)).to(accelerator.device), torch.cat(logits)
+    return np.concatenate(rows), torch.cat(logits).cpu().numpy()
 
 
-def in_order(rows: np.ndarray, logits: np.ndarray, count: int) -> np.ndarray:
-    """Logits sorted by row; RuntimeError unless each of `count` rows came exactly once."""
-    times = np.bincount(rows, minlength=count)
-    wrong = np.flatnonzero(times != 1)
-    if len(wrong):
-        raise RuntimeError(
-            f"{(times == 0).sum():,} of {count:,} samples have no score and {(times > 1).sum():,} have several; "
-            f"first rows: {', '.join(map(str, wrong[:10]))}"
-        )
-    return logits[np.argsort(rows)]
-
-
-def _gather(accelerator: Accelerator, values: torch.Tensor) -> np.ndarray:
+def _gather(accelerator: Accelerator, values: np.ndarray) -> np.ndarray:
     """The values of all processes, in the order of the ranks; processes may hold different numbers of them."""
-    lengths: Any = accelerator.gather(torch.tensor([len(values)], device=values.device))
-    padded: Any = accelerator.gather(accelerator.pad_across_processes(values))
+    tensor = torch.from_numpy(values).to(accelerator.device)
+    lengths: Any = accelerator.gather(torch.tensor([len(values)], device=tensor.device))
+    padded: Any = accelerator.gather(accelerator.pad_across_processes(tensor))
     return np.concatenate([part[:n].cpu().numpy() for part, n in zip(padded.chunk(len(lengths)), lengths, strict=True)])

@@ -43,6 +43,16 @@ class Trained:
     manifest: Manifest
 
 
+def folder_of(run: Path, which: str) -> Path:
+    """The folder of a run's `best` or `final` weights, or of the FILE that is named."""
+    if which in {"best", "final"}:
+        return run / which
+    file = Path(which).expanduser()
+    if file.is_dir() or file.name == WEIGHTS:
+        return file if file.is_dir() else file.parent
+    raise UserError(f"weights = {which}: must be best, final, or a {WEIGHTS} with its config.yaml and manifest.json")
+
+
 def load(folder: Path) -> Trained:
     """The model in RUN/best or RUN/final. UserError names what is missing or does not match."""
     if not (folder / WEIGHTS).is_file():

@@ -4,30 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lens_hpc import config
+from lens_hpc import UserError, config
 from lens_hpc.data.loader import Loader, Samples
 from lens_hpc.data.order import scoring_shares
 from lens_hpc.data.reader import Split
 from lens_hpc.engine.accelerator import make_accelerator
-from lens_hpc.engine.score import in_order, score
+from lens_hpc.engine.score import VIEWS, OverViews, score
 from lens_hpc.engine.weights import make_model
-
-
-def test_scores_are_sorted_by_row() -> None:
-    np.testing.assert_array_equal(in_order(np.array([2, 0, 1]), np.array([0.2, 0.0, 0.1]), 3), [0.0, 0.1, 0.2])
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([0, 1, 1], "1 of 3 samples have no score and 1 have several; first rows: 1, 2"),
-        ([0, 1], "1 of 3 samples have no score and 0 have several; first rows: 2"),
-        ([0, 1, 2, 2], "0 of 3 samples have no score and 1 have several; first rows: 2"),
-    ],
-)
-def test_a_lost_or_doubled_score_is_an_error(rows: list[int], said: str) -> None:
-    with pytest.raises(RuntimeError, match=said):
-        in_order(np.array(rows), np.zeros(len(rows)), 3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
@@ -44,3 +27,34 @@ def test_a_score_is_the_models_logit_and_the_model_stays_in_training(
     with torch.inference_mode():
         expected = model.eval()(batch.images, batch.features).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+class FirstPixel(torch.nn.Module):
+    """A logit that depends on how the cutout lies."""
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("kind", "views"), [("none", 1), ("flips", 4), ("d4", 8)])
+def test_the_mean_over_views_is_over_each_position_once(kind: str, views: int) -> None:
+    images = torch.arange(2 * 16.0).reshape(2, 1, 4, 4).pow(2)
+    positions = {
+        tuple(turned.flip(dims)[0, 0].flatten().tolist())
+        for turned in (images.rot90(n, (-2, -1)) for n in range(4 if kind == "d4" else 1))
+        for dims in ([(), (-1,), (-2,), (-2, -1)] if kind != "none" else [()])
+    }
+    assert len(positions) == len(VIEWS[kind]) == views
+    mean = OverViews(FirstPixel(), kind, (4, 4))(images, torch.empty(2, 0))
+    assert mean[0].item() == pytest.approx(np.mean([position[1] for position in positions]))
+
+
+def test_a_logit_over_all_views_does_not_depend_on_how_the_cutout_lies() -> None:
+    model, images = OverViews(FirstPixel(), "d4", (4, 4)), torch.rand(3, 1, 4, 4)
+    turned = model(images.rot90(1, (-2, -1)).flip(-1), torch.empty(3, 0))
+    torch.testing.assert_close(model(images, torch.empty(3, 0)), turned)
+
+
+def test_cutouts_that_are_not_square_cannot_be_turned() -> None:
+    with pytest.raises(UserError, match="tta = d4: cutouts of 4 x 6 pixels cannot be turned; choose tta=flips"):
+        OverViews(FirstPixel(), "d4", (4, 6))

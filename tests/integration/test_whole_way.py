@@ -1,7 +1,8 @@
-"""simulate -> pack -> train on two processes -> evaluate on one, two and three."""
+"""simulate -> pack -> train on two processes -> evaluate on one to four."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,21 +51,126 @@ def test_a_run_directory_holds_what_the_design_says(run: Path) -> None:
         assert read_manifest(run / name) == read_manifest(run)
 
 
-def test_any_number_of_processes_gives_the_same_metrics_and_each_sample_once(workplace: Path, run: Path) -> None:
-    results, predictions = [], []
-    for processes in (1, 2, 3):
-        done("evaluate", "run", "batch_size=8", processes=processes, cwd=workplace)
-        results.append(json.loads((run / "evaluation" / "test" / "metrics.json").read_text()))
-        predictions.append(pd.read_parquet(run / "evaluation" / "test" / "predictions.parquet"))
-        assert (run / "evaluation" / "test" / "roc.png").stat().st_size > 10_000
-    assert results[0]["n"] == 61
-    for result, table in zip(results, predictions, strict=True):
-        assert result.keys() == results[0].keys()
-        for key, value in result.items():
-            assert value == pytest.approx(results[0][key], abs=1e-6)
-        assert list(table["index"]) == list(range(61))
-        assert table["id"].is_unique
-        pd.testing.assert_frame_equal(table, predictions[0], atol=1e-6)
+@pytest.fixture(scope="module")
+def evaluated(workplace: Path, run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Metrics and predictions by one process."""
+    done("evaluate", "run", "batch_size=8", cwd=workplace)
+    assert {path.name for path in (run / "evaluation" / "test").iterdir()} == EVALUATION
+    return metrics_of(run), pd.read_parquet(run / "evaluation" / "test" / "predictions.parquet")
+
+
+@pytest.mark.parametrize(("processes", "batch"), [(2, 8), (3, 5), (4, 61)])
+def test_any_number_of_processes_gives_the_same_metrics_and_each_sample_once(
+    workplace: Path, run: Path, evaluated: tuple[dict[str, Any], pd.DataFrame], processes: int, batch: int
+) -> None:
+    expected, predictions = evaluated
+    assert expected["n"] == 61
+    done("evaluate", "run", f"batch_size={batch}", processes=processes, cwd=workplace)
+    assert leaves(metrics_of(run)) == pytest.approx(leaves(expected), abs=1e-5)
+    table = pd.read_parquet(run / "evaluation" / "test" / "predictions.parquet")
+    assert list(table["index"]) == list(range(61))
+    assert table["id"].is_unique
+    pd.testing.assert_frame_equal(table, predictions, atol=1e-5)
+
+
+EVALUATION = {"predictions.parquet", "metrics.json", "calibration.json", "report.html", "figures"}
+
+
+def metrics_of(run: Path, name: str = "test") -> dict[str, Any]:
+    return json.loads((run / "evaluation" / name / "metrics.json").read_text())
+
+
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Every value of a nested tree by its path."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        return {path: tree}
+    return {key: value for name, branch in items for key, value in leaves(branch, f"{path}/{name}").items()}
+
+
+def logits_of(run: Path, name: str) -> np.ndarray:
+    return pd.read_parquet(run / "evaluation" / name / "predictions.parquet")["logit"].to_numpy()
+
+
+@pytest.mark.usefixtures("evaluated")
+def test_an_ensemble_is_the_mean_of_its_logits_and_is_compared_with_its_parts(workplace: Path, run: Path) -> None:
+    done("train", "train.yaml", *SETTINGS, "run=other", "train.seed=1", "train.epochs=1", cwd=workplace)
+    other = workplace / "other"
+    done("evaluate", "other", cwd=workplace)
+    said = done("evaluate", "run", "other", "compare=[run, other]", cwd=workplace)
+    name = "test-with-other"
+    both = logits_of(run, name)
+    np.testing.assert_allclose(both, (logits_of(run, "test") + logits_of(other, "test")) / 2, atol=1e-5)
+    assert metrics_of(run, name)["runs"] == ["run", "other"]
+    assert "than run (fusion): better by" in said
+    page = (run / "evaluation" / name / "report.html").read_text()
+    assert "mean of the runs run, other" in page
+    assert "Compared with other runs" in page
+
+
+@pytest.mark.usefixtures("evaluated")
+def test_views_of_a_cutout_are_scored_too(workplace: Path, run: Path) -> None:
+    done("evaluate", "run", "tta=d4", cwd=workplace)
+    assert abs(logits_of(run, "test-d4") - logits_of(run, "test")).max() > 1e-4
+    assert metrics_of(run, "test-d4")["tta"] == "d4"
+
+
+@pytest.mark.usefixtures("evaluated")
+def test_weights_of_a_file_and_another_dataset(workplace: Path, run: Path) -> None:
+    done("evaluate", "run", "weights=run/best/model.safetensors", "dataset=shards", cwd=workplace)
+    np.testing.assert_allclose(logits_of(run, "test-shards-model"), logits_of(run, "test"), atol=1e-5)
+
+
+def test_a_split_without_lenses_is_scored_and_says_what_it_cannot_say(workplace: Path, run: Path) -> None:
+    catalogue = pd.read_csv(workplace / "survey" / "catalogue.csv")
+    catalogue["split"] = np.where(catalogue["is_lens"] == 1, "train", "test")
+    catalogue.loc[catalogue.index[catalogue["is_lens"] == 0][:10], "split"] = "train"
+    catalogue.to_csv(workplace / "survey" / "one_class.csv", index=False)
+    options = ("catalogue=one_class.csv", "columns.split=split", "output=one-class")
+    done("pack", "survey/recipe.yaml", "source=survey", *options, cwd=workplace)
+    said = done("evaluate", "run", "dataset=one-class", processes=2, cwd=workplace)
+    assert "AUC                both classes are needed" in said
+    result = metrics_of(run, "test-one-class")
+    assert (result["n_lenses"], result["auc"]) == (0, None)
+    assert len(logits_of(run, "test-one-class")) == result["n"]
+
+
+LOSING = """
+import sys
+from lens_hpc import evaluate
+from lens_hpc.cli import main
+from lens_hpc.engine import predictions
+
+write = predictions.write_part
+
+def losing(folder, rank, split, rows, logits, maps):
+    if rank == 1:
+        rows, logits = {change}
+    write(folder, rank, split, rows, logits, maps)
+
+evaluate.predictions.write_part = losing
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("rows[:0], logits[:0]", "30 of 61 samples have no score and 0 have several; the first: "),
+        ("rows.repeat(2)[1:], logits.repeat(2)[1:]", "0 of 61 samples have no score and 29 have several; the first: "),
+    ],
+)
+def test_a_rank_whose_predictions_are_lost_or_doubled_ends_it(
+    workplace: Path, run: Path, evaluated: tuple[dict[str, Any], pd.DataFrame], change: str, said: str
+) -> None:
+    before = (run / "evaluation" / "test" / "metrics.json").read_bytes()
+    (workplace / "losing.py").write_text(LOSING.replace("{change}", change))
+    result = lens_hpc("evaluate", "run", "batch_size=31", processes=2, cwd=workplace, program=("losing.py",))
+    assert result.returncode != 0
+    first = evaluated[1]["id"][31 + ("repeat" in change)]
+    assert said + first in result.stderr
+    assert (run / "evaluation" / "test" / "metrics.json").read_bytes() == before
+    assert not list((run / "evaluation").glob("*.partial"))
 
 
 def test_a_finished_run_is_left_as_it_is(workplace: Path, run: Path) -> None:
@@ -125,6 +231,8 @@ def test_processes_that_would_train_alone_refuse(workplace: Path) -> None:
         (["train", "train.yaml", *SETTINGS, "model.backbone=resnet5O"], "timm has no such model"),
         (["evaluate", "run", "split=tset"], "has no split 'tset'; it has: train, val, test"),
         (["evaluate", "survey"], "survey/best holds no model.safetensors"),
+        (["evaluate", "run", "weights=newest"], "weights = newest: must be best, final, or a model.safetensors"),
+        (["evaluate", "run", "compare=[shards]"], "compare = shards: shards/evaluation/test is not there"),
     ],
 )
 def test_a_mistake_ends_with_2_and_the_place(workplace: Path, run: Path, arguments: list[str], said: str) -> None:
