@@ -118,6 +118,7 @@ def _run(verb: str, target: Path, overrides: list[str]) -> int:
         return _refuse(f"{verb}: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
+    _leave_word(status or 0)
     return status or 0
 
 
@@ -132,10 +133,17 @@ def _refuse(message: str) -> int:
     if rank:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training only takes note of it
         time.sleep(3)
+    _leave_word(2)
     print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
     if "RANK" in os.environ:
         os._exit(2)  # Python's own way out would wait for threads that wait for the other ranks
     return 2
+
+
+def _leave_word(status: int) -> None:
+    """Tell a batch script how we ended (slurm/job.sh): launchers turn every status into 1. Success is the first's."""
+    if (status or not logs.launched_rank()) and (file := os.environ.get("LENS_HPC_STATUS")):
+        Path(file).write_text(f"{status}\n", encoding="utf-8")
 
 
 def overview() -> str:

@@ -1,0 +1,133 @@
+# What the batch scripts share: one world over all nodes of a job, its signals, and its end.
+# shellcheck shell=bash
+
+say() { echo "lens_hpc job $SLURM_JOB_ID: $*" >&2; }
+give_up() { say "$2"; exit "$1"; }
+SRUN=(srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1
+    ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}) # one task a node
+STARTS=${SLURM_RESTART_COUNT:-0}
+
+# ---- before ----------------------------------------------------------------------------------------------------
+
+prepare() { # the folder that sbatch was called in, the site's environment, a folder for logs
+    trap 'STATUS=85; finish' USR1 TERM # before there is work: nothing to save
+    cd "$SLURM_SUBMIT_DIR" 2>/dev/null || give_up 2 "the folder $SLURM_SUBMIT_DIR is not there on $(hostname)"
+    LOGS=$LENS_HPC_LOGS/$SLURM_JOB_ID
+    mkdir -p "$LOGS" || give_up 2 "cannot make the folder $PWD/$LOGS for logs"
+    [[ ! -e $LOGS/finished ]] || give_up 0 "has finished already"
+    ((STARTS <= LENS_HPC_RESTARTS)) || give_up 1 "gives up: started anew $STARTS times, LENS_HPC_RESTARTS=$LENS_HPC_RESTARTS"
+    lens_hpc_environment
+    export LENS_HPC_STATUS=$PWD/$LOGS/status
+    rm -f "$LENS_HPC_STATUS"
+    say "start $STARTS on $SLURM_JOB_NODELIST, logs in $PWD/$LOGS"
+}
+
+python_here() { "${LENS_HPC_CONTAINER[@]}" python "$@"; }
+
+roll_call() { # NODE GPUS of each node that answers within half a minute
+    # shellcheck disable=SC2016
+    timeout -k 5 30 "${SRUN[@]}" bash -c 'echo "$SLURMD_NODENAME ${SLURM_GPUS_ON_NODE:-0}"' || true
+}
+
+silent() { # the nodes that are not in a roll call
+    local node
+    for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+        grep -q "^$node " <<<"$1" || echo -n " $node"
+    done
+}
+
+meet() { # WORLD_SIZE, where its processes meet, and threads for each
+    local present missing gpus
+    present=$(roll_call)
+    missing=$(silent "$present")
+    [[ -z $missing ]] || give_up 1 "no answer from$missing"
+    gpus=$(cut -d ' ' -f 2 <<<"$present" | sort -u)
+    [[ $gpus != *$'\n'* ]] || give_up 2 "as many GPUs on each node, please (--gpus-per-node): ${present//$'\n'/, }"
+    ((gpus > 0)) || export ACCELERATE_USE_CPU=true
+    PER_NODE=${LENS_HPC_PROCESSES:-$((gpus > 0 ? gpus : 1))}
+    WORLD_SIZE=$((PER_NODE * SLURM_JOB_NUM_NODES))
+    OMP_NUM_THREADS=$((${SLURM_CPUS_PER_TASK:-$PER_NODE} / PER_NODE))
+    ((OMP_NUM_THREADS > 0)) || OMP_NUM_THREADS=1
+    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+    while (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do
+        say "port $MASTER_PORT of $MASTER_ADDR is taken, tries the next"
+        MASTER_PORT=$((MASTER_PORT + 1))
+    done
+    export PER_NODE OMP_NUM_THREADS MASTER_ADDR MASTER_PORT
+    export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 # a hang becomes a message after train.timeout_minutes
+    if [[ $LENS_HPC_INTERFACE ]]; then
+        export NCCL_SOCKET_IFNAME=$LENS_HPC_INTERFACE GLOO_SOCKET_IFNAME=$LENS_HPC_INTERFACE
+    fi
+    say "$SLURM_JOB_NUM_NODES nodes x $PER_NODE processes x $OMP_NUM_THREADS threads, which meet at $MASTER_ADDR:$MASTER_PORT"
+}
+
+preflight() { # do all nodes reach each other, and how fast?
+    "${SRUN[@]}" "${LENS_HPC_CONTAINER[@]}" python "$HERE/preflight.py" || give_up 1 "is not started: see above"
+}
+
+# ---- the work --------------------------------------------------------------------------------------------------
+
+launch() { # VERB TARGET key=value...: in WORLD_SIZE processes; STATUS is what they end with
+    local launcher=(--num_machines "$SLURM_JOB_NUM_NODES" --num_processes "$WORLD_SIZE" --machine_rank @NODE@
+        --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT")
+    if [[ ${LENS_HPC_ACCELERATE-} ]]; then
+        launcher+=(--config_file "$LENS_HPC_ACCELERATE")
+    elif ((WORLD_SIZE > 1)); then
+        launcher+=(--multi_gpu --mixed_precision no --dynamo_backend no)
+    fi
+    # Each node knows its own number. USR1 is for the workers: what started them must not die of it.
+    # shellcheck disable=SC2016
+    "${SRUN[@]}" --output="$LOGS/%N-$STARTS.log" --open-mode=append \
+        bash -c 'trap "" USR1; exec "${@/@NODE@/$SLURM_NODEID}"' launch \
+        "${LENS_HPC_CONTAINER[@]}" python -m accelerate.commands.launch "${launcher[@]}" -m lens_hpc "$@" &
+    local step=$!
+    trap 'say "USR1: the workers save and stop"; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
+    trap 'say "TERM: the workers have it, too"' TERM
+    while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a signal ends wait, not the step
+    STATUS=0
+    wait "$step" || STATUS=$?
+    trap '' USR1
+    # The workers leave word: the launcher makes 1 of what they end with, and srun 0 of being torn down with its node.
+    local word=''
+    if [[ -s $LENS_HPC_STATUS ]]; then word=$(<"$LENS_HPC_STATUS"); fi
+    if [[ -z $word ]]; then
+        ((STATUS)) || STATUS=1
+    elif ((word)); then
+        STATUS=$word
+    fi
+}
+
+# ---- the end ---------------------------------------------------------------------------------------------------
+
+finish() { # back to the queue when the work was stopped or a node was lost; else with its status
+    local log missing
+    case $STATUS in
+        0) touch "$LOGS/finished"; give_up 0 "done" ;;
+        85) requeue "saved" ;;
+        2) ;;
+        *) missing=$(silent "$(roll_call)")
+            if [[ $missing ]]; then
+                say "lost$missing; waits for Slurm to notice"
+                trap '' TERM
+                sleep "${LENS_HPC_LOST_SECONDS:-900}"
+                requeue "lost$missing"
+            fi ;;
+    esac
+    for log in "$LOGS"/*-"$STARTS".log; do
+        if [[ -e $log ]]; then say "the end of $log:"; tail -n 40 "$log" >&2; fi
+    done
+    give_up "$STATUS" "ended with status $STATUS"
+}
+
+requeue() { # WHY
+    local answer status=0
+    ((STARTS < LENS_HPC_RESTARTS)) || give_up 85 "$1; not queued again, as it was already started anew $STARTS times"
+    say "$1; goes back to the queue"
+    trap '' TERM
+    answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) || status=$?
+    # the requeue, which may have come from Slurm before, ends this script, and perhaps scontrol, too
+    if ((status == 0 || status > 128)) || [[ $answer == *pending* ]]; then sleep 60; fi
+    say "$answer"
+    give_up 85 "this site does not queue jobs again; submit the same line, and it goes on"
+}
