@@ -9,7 +9,8 @@
 from pathlib import Path
 
 from lens_hpc import UserError, config
-from lens_hpc.analysis.audit import Audit, audit, write_audit
+from lens_hpc.analysis.audit import audit
+from lens_hpc.analysis.verdict import Audit, write_audit
 
 LEAK = 3
 

@@ -118,10 +118,10 @@ def run_folder(settings: config.Check) -> str:
     free = shutil.disk_usage(existing).free
     if need > free:
         raise UserError(
-            f"run = {settings.run}: checkpoints need {need / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB free; "
+            f"run = {settings.run}: checkpoints need {need / 1e6:,.0f} MB, its disk has {free / 1e6:,.0f} MB free; "
             "choose another disk, or a smaller checkpoint.keep"
         )
-    return f"{settings.run}: checkpoints and weights take {need / 1e9:.2f} GB of {free / 1e9:,.0f} GB free"
+    return f"{settings.run}: checkpoints and weights take {need / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free"
 
 
 def world_size_of(script: Path) -> int:

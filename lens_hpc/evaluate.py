@@ -18,10 +18,10 @@ from accelerate import Accelerator
 
 from lens_hpc import UserError, config, files
 from lens_hpc.analysis import calibration, report, results, rivals
-from lens_hpc.analysis.audit import manifest_crc32, read_audit
 from lens_hpc.analysis.calibration import Calibration
 from lens_hpc.analysis.results import Results, Survey
 from lens_hpc.analysis.rivals import Rival
+from lens_hpc.analysis.verdict import manifest_crc32, read_audit
 from lens_hpc.data.loader import Loader, Samples
 from lens_hpc.data.reader import Split
 from lens_hpc.engine import predictions, weights

@@ -381,13 +381,13 @@ def summary(output: Path, manifest: shards.Manifest) -> str:
 
 
 def first_audit(output: Path) -> str:
-    """One line on what can be said without looking at the images."""
+    """One line on what can be said at once."""
     from lens_hpc.analysis.audit import audit  # takes longer to import than a small survey takes to pack
 
-    found = audit(output, images=False)
+    found = audit(output, quick=True)
     if found is None:
         return "  not audited: only lenses and non-lenses together can give the label away"
-    return f"  audit of the catalogue: {found.verdict} ({found.reasons}); of the images, too: lens-hpc audit {output}"
+    return f"  audit at first sight: {found.verdict} ({found.reasons}); with images and all: lens-hpc audit {output}"
 
 
 def _line(split: str, rows: int, counts: list[int], pieces: int, size: int) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lens_hpc import UserError, audit, cli
-from lens_hpc.analysis.audit import read_audit
+from lens_hpc.analysis.verdict import read_audit
 from tests.conftest import pack_survey
 
 ROWS = 600
@@ -71,7 +71,7 @@ def test_a_sound_survey_is_fine(planted: Survey, tmp_path: Path, capsys: pytest.
     found = findings(planted.pack(tmp_path / "s"), 0)
     assert {verdict for verdict, _ in found.values()} == {"fine"}
     said = capsys.readouterr().out
-    assert "  audit of the catalogue: fine (5 checks); of the images, too: lens-hpc audit" in said
+    assert "  audit at first sight: fine (4 checks); with images and all: lens-hpc audit" in said
     assert said.endswith("verdict: fine\n")
 
 
@@ -152,7 +152,7 @@ def test_duplicates_within_a_split_are_worth_a_look(planted: Survey, tmp_path: P
 
 def test_groups_across_splits(planted: Survey, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = planted.pack(tmp_path / "s", "columns.split=split", "columns.group=field")
-    assert "audit of the catalogue: leak (groups across splits: " in capsys.readouterr().out
+    assert "audit at first sight: leak (groups across splits: " in capsys.readouterr().out
     verdict, said = findings(dataset, audit.LEAK)["groups across splits"]
     assert verdict == "leak"
     assert said.endswith("f1; f101; f102; and 87 more")

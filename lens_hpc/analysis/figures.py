@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import beta
 
-from lens_hpc.analysis.metrics import CONFIDENCE, Curve
+from lens_hpc.analysis.metrics import Curve, highest_rate
 from lens_hpc.analysis.results import Results
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8590b", "#8a8a8a"
@@ -160,7 +159,7 @@ def draw_survey(axes: Axes, found: Results) -> None:
     some = _thin(curve)
     completeness, false = curve.true_positives[some] / curve.lenses, curve.false_positives[some]
     good = prevalence * completeness
-    highest = beta.ppf(CONFIDENCE, false + 1, np.maximum(curve.non_lenses - false, 1e-9))
+    highest = highest_rate(false, curve.non_lenses)
 
     def purity(rate: np.ndarray) -> np.ndarray:
         return good / np.maximum(good + (1 - prevalence) * rate, 1e-300)

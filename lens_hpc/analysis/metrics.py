@@ -11,8 +11,7 @@ from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import beta
+from scipy.special import betaincinv, expit, logit
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
@@ -154,7 +153,7 @@ class Selection:
     false_positive_rate: float
     purity: float
     purity_at_least: float
-    """With 95% confidence, as few false positives do not pin down their rate (Clopper & Pearson 1934)."""
+    """With 95% confidence, as few false positives do not pin down their rate."""
     candidates: float
     """To inspect, in the whole survey."""
     candidates_at_most: float
@@ -167,7 +166,7 @@ def select(curve: Curve, completeness: float, prevalence: float, survey_size: fl
     place = int(np.searchsorted(curve.true_positives, wanted))
     found, false = int(curve.true_positives[place]), int(curve.false_positives[place])
     share, rate = found / curve.lenses, false / curve.non_lenses
-    highest = float(beta.ppf(CONFIDENCE, false + 1, curve.non_lenses - false)) if false < curve.non_lenses else 1.0
+    highest = float(highest_rate(curve.false_positives[place], curve.non_lenses))
     good, bad, worst = prevalence * share, (1 - prevalence) * rate, (1 - prevalence) * highest
     return Selection(
         threshold=float(curve.thresholds[place]),
@@ -180,6 +179,12 @@ def select(curve: Curve, completeness: float, prevalence: float, survey_size: fl
         candidates=float(survey_size * (good + bad)),
         candidates_at_most=float(survey_size * (good + worst)),
     )
+
+
+def highest_rate(false_positives: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """What a rate does not pass, with 95% confidence, when so many came in so many trials (Clopper & Pearson 1934)."""
+    others = np.maximum(trials - false_positives, 1e-9)
+    return np.asarray(betaincinv(false_positives + 1, others, CONFIDENCE))
 
 
 # ---- intervals by resampling ------------------------------------------------------------------------------------

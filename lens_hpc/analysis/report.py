@@ -14,10 +14,10 @@ from PIL import Image
 
 from lens_hpc import __version__
 from lens_hpc.analysis import cutouts, figures
-from lens_hpc.analysis.audit import Audit
 from lens_hpc.analysis.calibration import probability
 from lens_hpc.analysis.results import Results
 from lens_hpc.analysis.rivals import Rival
+from lens_hpc.analysis.verdict import Audit
 from lens_hpc.data.reader import Split
 
 CUTOUTS = 24

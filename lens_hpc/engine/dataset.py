@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from lens_hpc import UserError, config
-from lens_hpc.analysis.audit import read_audit
+from lens_hpc.analysis.verdict import read_audit
 from lens_hpc.data import stage
 from lens_hpc.data.reader import Split
 from lens_hpc.data.shards import Manifest, ShardRecord, damage, read_manifest

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lens_hpc.analysis.calibration import Maps
 from lens_hpc.data.reader import Split
+from lens_hpc.engine.score import every_row_once
 
 FILE = "predictions.parquet"
 ROWS_AT_ONCE = 65536
@@ -59,16 +60,6 @@ def merge(folder: Path, split: Split) -> Scores:
     for part in parts:
         part.unlink()
     return Scores(labels, logits, groups)
-
-
-def every_row_once(times: np.ndarray, split: Split) -> None:
-    """RuntimeError unless every row of the split was scored exactly once; `times` (N,) says how often each was."""
-    wrong = np.flatnonzero(times != 1)
-    if len(wrong):
-        raise RuntimeError(
-            f"{(times == 0).sum():,} of {len(times):,} samples have no score and {(times > 1).sum():,} have several; "
-            f"the first: {', '.join(split.ids(wrong[:10]))}"
-        )
 
 
 def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from lens_hpc import UserError
 from lens_hpc.data import order
 from lens_hpc.data.loader import Loader
-from lens_hpc.engine.predictions import every_row_once
+from lens_hpc.data.reader import Split
 
 FLIPS = tuple((0, dims) for dims in ((), (-1,), (-2,), (-2, -1)))
 VIEWS = {"none": FLIPS[:1], "flips": FLIPS, "d4": tuple((turns, dims) for turns in (0, 1) for _, dims in FLIPS)}
@@ -63,6 +63,16 @@ def score_share(
             logits.append(model(batch.images, batch.features).float())
     model.train(training)
     return np.concatenate(rows), torch.cat(logits).cpu().numpy()
+
+
+def every_row_once(times: np.ndarray, split: Split) -> None:
+    """RuntimeError unless every row of the split was scored exactly once; `times` (N,) says how often each was."""
+    wrong = np.flatnonzero(times != 1)
+    if len(wrong):
+        raise RuntimeError(
+            f"{(times == 0).sum():,} of {len(times):,} samples have no score and {(times > 1).sum():,} have several; "
+            f"the first: {', '.join(split.ids(wrong[:10]))}"
+        )
 
 
 def _gather(accelerator: Accelerator, values: np.ndarray) -> np.ndarray:

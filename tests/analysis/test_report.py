@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lens_hpc.analysis import metrics, report
-from lens_hpc.analysis.audit import Audit, Finding
 from lens_hpc.analysis.calibration import Calibration
 from lens_hpc.analysis.results import Survey, evaluate
 from lens_hpc.analysis.rivals import Rival
+from lens_hpc.analysis.verdict import Audit, Finding
 from lens_hpc.data.reader import Split
 from tests.conftest import pack_survey, write_survey
 

@@ -15,6 +15,7 @@ from lens_hpc.analysis.results import Survey, evaluate
 from lens_hpc.data.order import scoring_shares
 from lens_hpc.data.reader import Split
 from lens_hpc.engine import predictions
+from lens_hpc.engine.score import every_row_once
 from tests.conftest import pack_survey, write_survey
 
 SURVEY = Survey(1e-3, 1000, (0.5,))
@@ -90,7 +91,7 @@ def test_one_lost_and_one_doubled_sample(dataset: Path) -> None:
     times = np.array([1, 1, 0, 1, 2, 1, 1])
     names = ", ".join(split.ids(np.array([2, 4])))
     with pytest.raises(RuntimeError, match=f"1 of 7 samples have no score and 1 have several; the first: {names}"):
-        predictions.every_row_once(times, split)
+        every_row_once(times, split)
 
 
 def test_a_feature_with_the_name_of_a_column_keeps_both(tmp_path: Path) -> None:
