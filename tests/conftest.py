@@ -19,6 +19,12 @@ units: counts
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that several workers end together."""
+    first = ("slurm", "integration")
+    items.sort(key=lambda item: next((n for n, part in enumerate(first) if part in item.path.parts), len(first)))
+
+
 def write_survey(folder: Path, rows: int = 40, bands: int = 2, size: int = 8, **columns: list[str]) -> Path:
     """A toy survey: row i is a cutout filled with noise around i, a lens where i is odd."""
     folder.mkdir(parents=True, exist_ok=True)

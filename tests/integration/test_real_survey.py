@@ -24,6 +24,7 @@ def test_it_packs_trains_and_evaluates(tmp_path: Path) -> None:
     groups = pd.read_csv(SURVEY / "catalogue.csv").set_index("id")["group"]
     members = [set(groups[Split(tmp_path / "data/cfhtls", name).ids()]) for name in ("train", "val", "test")]
     assert sum(len(part) for part in members) == groups.nunique()
+    assert done("audit", "data/cfhtls", cwd=tmp_path).endswith("verdict: fine\n")
     done("train", str(config), "train.epochs=2", processes=2, cwd=tmp_path)
     done("evaluate", "runs/cfhtls", processes=2, cwd=tmp_path)
     result = json.loads((tmp_path / "runs/cfhtls/evaluation/test/metrics.json").read_text())

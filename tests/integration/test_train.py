@@ -101,14 +101,20 @@ def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_with_channels_last_trains_the_same(folder: Path) -> None:
-    options = ("model.backbone=test_resnet", "train.epochs=3")
+def test_a_compiled_model_trains_the_same(folder: Path) -> None:
+    options = ("model.inputs=features", "train.epochs=3")  # to compile the network takes more than a minute
     plain = train(folder, "plain", *options)
-    compiled = train(folder, "compiled", *options, "train.compile=true", "train.channels_last=true")
+    compiled = train(folder, "compiled", *options, "train.compile=true")
     assert [line["loss"] for line in records(compiled)] == pytest.approx(
         [line["loss"] for line in records(plain)], 1e-4
     )
     assert_same_weights(compiled, plain, 1e-2)  # and with the same names
+
+
+def test_images_with_their_bands_last_train_the_same(folder: Path) -> None:
+    options = ("model.backbone=test_resnet", "train.epochs=1")
+    plain, last = train(folder, "first", *options), train(folder, "last", *options, "train.channels_last=true")
+    assert records(last)[0]["loss"] == pytest.approx(records(plain)[0]["loss"], 1e-3)
 
 
 def test_begun_on_two_processes_and_ended_on_one(folder: Path, undisturbed: Path) -> None:
