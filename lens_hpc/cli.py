@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,8 +134,8 @@ def _refuse(message: str) -> int:
     if rank:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training only takes note of it
         time.sleep(3)
-    _leave_word(2)
     print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
+    _leave_word(2)
     if "RANK" in os.environ:
         os._exit(2)  # Python's own way out would wait for threads that wait for the other ranks
     return 2
@@ -143,7 +144,8 @@ def _refuse(message: str) -> int:
 def _leave_word(status: int) -> None:
     """Tell a batch script how we ended (slurm/job.sh): launchers turn every status into 1. Success is the first's."""
     if (status or not logs.launched_rank()) and (file := os.environ.get("LENS_HPC_STATUS")):
-        Path(file).write_text(f"{status}\n", encoding="utf-8")
+        with suppress(OSError):  # a full disk: the status is 1 then
+            Path(file).write_text(f"{status}\n", encoding="utf-8")
 
 
 def overview() -> str:

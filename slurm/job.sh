@@ -1,38 +1,45 @@
 # What the batch scripts share: one world over all nodes of a job, its signals, and its end.
 # shellcheck shell=bash
 
-say() { echo "lens_hpc job $SLURM_JOB_ID: $*" >&2; }
-give_up() { say "$2"; exit "$1"; }
-SRUN=(srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1
-    ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}) # one task a node
+JOB=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+JOB=${JOB:-$SLURM_JOB_ID}
 STARTS=${SLURM_RESTART_COUNT:-0}
+ENDING=''
+SRUN=(srun --export=ALL --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"})
+NODES=("${SRUN[@]}" --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1) # one task on each
+
+say() { echo "lens_hpc job $JOB: $*" >&2; }
+give_up() { say "$2"; exit "$1"; }
 
 # ---- before ----------------------------------------------------------------------------------------------------
 
 prepare() { # the folder that sbatch was called in, the site's environment, a folder for logs
     trap 'STATUS=85; finish' USR1 TERM # before there is work: nothing to save
-    cd "$SLURM_SUBMIT_DIR" 2>/dev/null || give_up 2 "the folder $SLURM_SUBMIT_DIR is not there on $(hostname)"
-    LOGS=$LENS_HPC_LOGS/$SLURM_JOB_ID
-    mkdir -p "$LOGS" || give_up 2 "cannot make the folder $PWD/$LOGS for logs"
+    cd "$SLURM_SUBMIT_DIR" 2>/dev/null || give_up 2 "the folder $SLURM_SUBMIT_DIR is not there on $SLURMD_NODENAME"
+    LOGS=$LENS_HPC_LOGS/$JOB
+    mkdir -p "$LOGS" || give_up 2 "cannot make the folder $LOGS for logs"
+    LOGS=$(cd "$LOGS" && pwd)
+    if ((STARTS == 0)); then rm -f "$LOGS/finished"; fi
     [[ ! -e $LOGS/finished ]] || give_up 0 "has finished already"
     ((STARTS <= LENS_HPC_RESTARTS)) || give_up 1 "gives up: started anew $STARTS times, LENS_HPC_RESTARTS=$LENS_HPC_RESTARTS"
+    set +u # modules and conda do not expect it
     lens_hpc_environment
-    export LENS_HPC_STATUS=$PWD/$LOGS/status
-    rm -f "$LENS_HPC_STATUS"
-    say "start $STARTS on $SLURM_JOB_NODELIST, logs in $PWD/$LOGS"
+    set -u
+    say "start $STARTS on $SLURM_JOB_NODELIST, logs in $LOGS"
 }
 
 python_here() { "${LENS_HPC_CONTAINER[@]}" python "$@"; }
 
-roll_call() { # NODE GPUS of each node that answers within half a minute
+roll_call() { # here NODE GPUS, of each node that answers
     # shellcheck disable=SC2016
-    timeout -k 5 30 "${SRUN[@]}" bash -c 'echo "$SLURMD_NODENAME ${SLURM_GPUS_ON_NODE:-0}"' || true
+    timeout -k 5 120 "${NODES[@]}" bash -c \
+        'echo "here $SLURMD_NODENAME ${SLURM_GPUS_ON_NODE:-$(nvidia-smi -L 2>/dev/null | grep -c ^GPU)}"' || true
 }
 
 silent() { # the nodes that are not in a roll call
     local node
     for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
-        grep -q "^$node " <<<"$1" || echo -n " $node"
+        grep -q "here $node " <<<"$1" || echo -n " $node"
     done
 }
 
@@ -40,21 +47,26 @@ meet() { # WORLD_SIZE, where its processes meet, and threads for each
     local present missing gpus
     present=$(roll_call)
     missing=$(silent "$present")
-    [[ -z $missing ]] || give_up 1 "no answer from$missing"
+    if [[ $missing ]]; then
+        ((STARTS == 0)) || requeue "no answer from$missing"
+        give_up 1 "no answer from$missing"
+    fi
+    present=$(grep -o 'here .*' <<<"$present" | cut -d ' ' -f 2-)
     gpus=$(cut -d ' ' -f 2 <<<"$present" | sort -u)
     [[ $gpus != *$'\n'* ]] || give_up 2 "as many GPUs on each node, please (--gpus-per-node): ${present//$'\n'/, }"
-    ((gpus > 0)) || export ACCELERATE_USE_CPU=true
+    if ((gpus == 0)); then say "no GPUs: on the CPU"; export ACCELERATE_USE_CPU=true; fi
     PER_NODE=${LENS_HPC_PROCESSES:-$((gpus > 0 ? gpus : 1))}
     WORLD_SIZE=$((PER_NODE * SLURM_JOB_NUM_NODES))
     OMP_NUM_THREADS=$((${SLURM_CPUS_PER_TASK:-$PER_NODE} / PER_NODE))
     ((OMP_NUM_THREADS > 0)) || OMP_NUM_THREADS=1
-    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | xargs)
+    MASTER_ADDR=${HOSTS%% *}
     MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
     while (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do
         say "port $MASTER_PORT of $MASTER_ADDR is taken, tries the next"
         MASTER_PORT=$((MASTER_PORT + 1))
     done
-    export PER_NODE OMP_NUM_THREADS MASTER_ADDR MASTER_PORT
+    export PER_NODE OMP_NUM_THREADS HOSTS MASTER_ADDR MASTER_PORT
     export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 # a hang becomes a message after train.timeout_minutes
     if [[ $LENS_HPC_INTERFACE ]]; then
         export NCCL_SOCKET_IFNAME=$LENS_HPC_INTERFACE GLOO_SOCKET_IFNAME=$LENS_HPC_INTERFACE
@@ -63,33 +75,41 @@ meet() { # WORLD_SIZE, where its processes meet, and threads for each
 }
 
 preflight() { # do all nodes reach each other, and how fast?
-    "${SRUN[@]}" "${LENS_HPC_CONTAINER[@]}" python "$HERE/preflight.py" || give_up 1 "is not started: see above"
+    timeout -k 10 150 "${NODES[@]}" "${LENS_HPC_CONTAINER[@]}" python "$HERE/preflight.py" || give_up 1 "is not started: see above"
 }
 
 # ---- the work --------------------------------------------------------------------------------------------------
 
-launch() { # VERB TARGET key=value...: in WORLD_SIZE processes; STATUS is what they end with
-    local launcher=(--num_machines "$SLURM_JOB_NUM_NODES" --num_processes "$WORLD_SIZE" --machine_rank @NODE@
-        --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT")
-    if [[ ${LENS_HPC_ACCELERATE-} ]]; then
-        launcher+=(--config_file "$LENS_HPC_ACCELERATE")
-    elif ((WORLD_SIZE > 1)); then
-        launcher+=(--multi_gpu --mixed_precision no --dynamo_backend no)
+launch() { # VERB TARGET key=value...: in WORLD_SIZE processes of one world
+    local launcher=(python)
+    if ((WORLD_SIZE > 1)); then
+        launcher=(python -m accelerate.commands.launch --num_machines "$SLURM_JOB_NUM_NODES" --num_processes "$WORLD_SIZE"
+            --machine_rank @NODE@ --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT")
+        if [[ ${LENS_HPC_ACCELERATE-} ]]; then
+            launcher+=(--config_file "$LENS_HPC_ACCELERATE")
+        else
+            launcher+=(--multi_gpu --mixed_precision no --dynamo_backend no)
+        fi
     fi
     # Each node knows its own number. USR1 is for the workers: what started them must not die of it.
     # shellcheck disable=SC2016
-    "${SRUN[@]}" --output="$LOGS/%N-$STARTS.log" --open-mode=append \
-        bash -c 'trap "" USR1; exec "${@/@NODE@/$SLURM_NODEID}"' launch \
-        "${LENS_HPC_CONTAINER[@]}" python -m accelerate.commands.launch "${launcher[@]}" -m lens_hpc "$@" &
+    work "${NODES[@]}" --output="$LOGS/%N-$STARTS.log" --open-mode=append "${LENS_HPC_CONTAINER[@]}" \
+        bash -c 'trap "" USR1; exec "${@/@NODE@/$SLURM_NODEID}"' launch "${launcher[@]}" -m lens_hpc "$@"
+}
+
+work() { # COMMAND...: STATUS is what it ends with
+    local word=''
+    export LENS_HPC_STATUS=$LOGS/status
+    rm -f "$LENS_HPC_STATUS"
+    "$@" &
     local step=$!
-    trap 'say "USR1: the workers save and stop"; scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
-    trap 'say "TERM: the workers have it, too"' TERM
+    trap 'say "USR1: the workers save and stop"; scancel --signal=USR1 "$JOB" || say "USR1 was not passed on"' USR1
+    trap 'ENDING=1; say "TERM: the workers have it, too"' TERM
     while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a signal ends wait, not the step
     STATUS=0
     wait "$step" || STATUS=$?
     trap '' USR1
     # The workers leave word: the launcher makes 1 of what they end with, and srun 0 of being torn down with its node.
-    local word=''
     if [[ -s $LENS_HPC_STATUS ]]; then word=$(<"$LENS_HPC_STATUS"); fi
     if [[ -z $word ]]; then
         ((STATUS)) || STATUS=1
@@ -103,11 +123,12 @@ launch() { # VERB TARGET key=value...: in WORLD_SIZE processes; STATUS is what t
 finish() { # back to the queue when the work was stopped or a node was lost; else with its status
     local log missing
     case $STATUS in
-        0) touch "$LOGS/finished"; give_up 0 "done" ;;
+        0) touch "$LOGS/finished" || true; give_up 0 "done" ;;
         85) requeue "saved" ;;
-        2) ;;
-        *) missing=$(silent "$(roll_call)")
-            if [[ $missing ]]; then
+        2 | 3) ;;
+        *) if [[ $ENDING ]]; then requeue "interrupted"; fi
+            missing=$(silent "$(roll_call)")
+            if [[ $missing && " $missing " != *" $SLURMD_NODENAME "* ]]; then
                 say "lost$missing; waits for Slurm to notice"
                 trap '' TERM
                 sleep "${LENS_HPC_LOST_SECONDS:-900}"
@@ -122,12 +143,13 @@ finish() { # back to the queue when the work was stopped or a node was lost; els
 
 requeue() { # WHY
     local answer status=0
+    trap '' TERM
+    # Slurm itself ends it (scancel, a lost node) or has queued it again already: not ours to say
+    [[ $(squeue -h -j "$JOB" -o %T) == RUNNING ]] || { say "$1; Slurm decides"; sleep 60; exit 85; }
     ((STARTS < LENS_HPC_RESTARTS)) || give_up 85 "$1; not queued again, as it was already started anew $STARTS times"
     say "$1; goes back to the queue"
-    trap '' TERM
-    answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) || status=$?
-    # the requeue, which may have come from Slurm before, ends this script, and perhaps scontrol, too
-    if ((status == 0 || status > 128)) || [[ $answer == *pending* ]]; then sleep 60; fi
+    answer=$(scontrol requeue "$JOB" 2>&1) || status=$?
+    if ((status == 0 || status > 128)); then sleep 60; fi # the requeue ends this script, and perhaps scontrol, too
     say "$answer"
     give_up 85 "this site does not queue jobs again; submit the same line, and it goes on"
 }

@@ -4,7 +4,7 @@
 #   slurm/pipeline.sh [sbatch options for training, such as -N 4 --] RECIPE SOURCE DATASET CONFIG RUN [key=value ...]
 #
 # SOURCE is packed to DATASET as RECIPE says; CONFIG trains on it, with its key=value, into RUN.
-set -euo pipefail
+set -eEuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$HERE/site.sh"
@@ -24,11 +24,14 @@ for file in "$recipe" "$source" "$config"; do
     [[ -e $file ]] || { echo "pipeline: $file: there is no such file or folder" >&2; exit 2; }
 done
 
-submit() { sbatch --parsable --kill-on-invalid-dep=yes "$@"; }
-pack=$(submit "$HERE/pack.sbatch" "$recipe" source="$source" output="$dataset")
-audit=$(submit --dependency="afterok:$pack" "$HERE/audit.sbatch" "$dataset")
-train=$(submit --dependency="afterok:$audit" ${options[@]+"${options[@]}"} \
-    "$HERE/train.sbatch" "$config" data.dataset="$dataset" run="$run" "$@")
-evaluate=$(submit --dependency="afterok:$train" "$HERE/evaluate.sbatch" "$run")
-echo "pack $pack, audit $audit, train $train, evaluate $evaluate: squeue --me"
+jobs=()
+submit() { # sbatch's options and script, after the job before
+    jobs+=("$(sbatch --parsable --kill-on-invalid-dep=yes ${jobs[@]+--dependency="afterok:${jobs[-1]}"} "$@")")
+}
+trap '((${#jobs[@]} == 0)) || scancel "${jobs[@]}"' ERR # all of them or none
+submit "$HERE/pack.sbatch" "$recipe" source="$source" output="$dataset"
+submit "$HERE/audit.sbatch" "$dataset"
+submit ${options[@]+"${options[@]}"} "$HERE/train.sbatch" "$config" data.dataset="$dataset" run="$run" "$@"
+submit "$HERE/evaluate.sbatch" "$run"
+echo "pack ${jobs[0]}, audit ${jobs[1]}, train ${jobs[2]}, evaluate ${jobs[3]}: squeue --me"
 echo "report: $run/evaluation/test/report.html"

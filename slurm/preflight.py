@@ -6,7 +6,6 @@ Says who is missing, who sees too few GPUs, and which node is slow; otherwise th
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -38,14 +37,14 @@ def main() -> int:
             return refuse(f"{name}: waited {PATIENCE_SECONDS} s in vain for {', '.join(missing)}") if rank == 0 else 1
         device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
         distributed.init_process_group(
-            "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=nodes, timeout=patience
-        )
+            "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=nodes, timeout=patience,
+            device_id=device if on_gpu else None,
+        )  # fmt: skip
         rate, links = bandwidth(device), neighbours(rank, nodes, device)
     except (RuntimeError, distributed.DistError) as error:
         return refuse(f"{name}: cannot reach {address}:{port}: {str(error).splitlines()[0]}")
     if rank == 0:
         tell(rate, links, [store.get(f"here/{other}").decode() for other in range(nodes)])
-    distributed.barrier()
     distributed.destroy_process_group()
     return 0
 
@@ -61,13 +60,8 @@ def absent(store: distributed.Store, nodes: int) -> list[str]:
     end = time.monotonic() + PATIENCE_SECONDS
     while missing := [rank for rank in range(nodes) if not store.check([f"here/{rank}"])]:
         if time.monotonic() > end:
-            names = subprocess.run(
-                ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return [names.stdout.split()[rank] for rank in missing]
+            names = os.environ["HOSTS"].split()
+            return [names[rank] for rank in missing]
         time.sleep(0.1)
     return []
 
@@ -77,7 +71,7 @@ def bandwidth(device: torch.device) -> float:
     nodes, values = distributed.get_world_size(), torch.ones(MEGABYTES << 18, device=device)
     seconds = []
     for _ in range(TIMES + 1):
-        distributed.barrier()
+        distributed.barrier(device_ids=[0] if device.type == "cuda" else None)
         began = time.perf_counter()
         distributed.all_reduce(values)
         values[0].item()  # waits for the GPU
@@ -91,7 +85,7 @@ def neighbours(rank: int, nodes: int, device: torch.device) -> list[float]:
     out, into = torch.ones(MEGABYTES << 18, device=device), torch.empty(MEGABYTES << 18, device=device)
     seconds = []
     for _ in range(TIMES + 1):
-        distributed.barrier()
+        distributed.barrier(device_ids=[0] if device.type == "cuda" else None)
         began = time.perf_counter()
         operations = [
             distributed.P2POp(distributed.isend, out, (rank + 1) % nodes),

@@ -77,7 +77,7 @@ def test_two_nodes_of_two_processes_train_as_one_node_of_four(cluster: Cluster, 
     assert cluster.wait(wide) == "COMPLETED 0"
 
 
-LONG = ("train.epochs=60", "checkpoint.every_steps=4", "optim.ema_decay=0.9")
+LONG = ("train.epochs=100", "checkpoint.every_steps=4", "optim.ema_decay=0.9")
 
 
 def test_whatever_happens_it_comes_back_and_ends_as_if_nothing_had(cluster: Cluster, home: Path) -> None:
@@ -87,7 +87,6 @@ def test_whatever_happens_it_comes_back_and_ends_as_if_nothing_had(cluster: Clus
     run = home / "disturbed"
     options = ("-N", "2", "-p", "low", "--gpus-per-node=0", "--cpus-per-task=1")  # as many threads as alone
     job = cluster.submit(home, *options, TRAIN, "my config.yaml", *LONG, f"run={run.name}")
-    assert alone.wait() == [0, 0]
     high = []
 
     def preempt() -> None:
@@ -102,10 +101,10 @@ def test_whatever_happens_it_comes_back_and_ends_as_if_nothing_had(cluster: Clus
         cluster("cluster", "crash", "node2")
 
     disturbances = {
+        "state=down": set_down,
         "USR1": lambda: cluster("scancel", "--signal=USR1", "--batch", str(job)),
         "preemption": preempt,
         "requeue": lambda: cluster("scontrol", "requeue", str(job)),
-        "state=down": set_down,
         "crash": crash,
     }
     for number, (name, disturb) in enumerate(disturbances.items()):
@@ -116,6 +115,7 @@ def test_whatever_happens_it_comes_back_and_ends_as_if_nothing_had(cluster: Clus
             lambda number=number: int(cluster.facts(job)["Restarts"]) > number, 120, f"a new start after {name}"
         )
     cluster("cluster", "boot", "node2")
+    assert alone.wait() == [0, 0]
     assert cluster.wait(job, 200) == "COMPLETED 0", output(home, job)
     assert cluster.wait(high[0]) == "COMPLETED 0"
     assert int(cluster.facts(job)["Restarts"]) >= len(disturbances)  # a node that boots may end one more
@@ -124,6 +124,24 @@ def test_whatever_happens_it_comes_back_and_ends_as_if_nothing_had(cluster: Clus
     ours, theirs = (load_file(each / "final" / "model.safetensors") for each in (run, home / "alone"))
     for name, weights in ours.items():
         np.testing.assert_array_equal(weights, theirs[name], err_msg=name)
+
+
+def test_a_job_that_is_cancelled_stays_so(cluster: Cluster, home: Path) -> None:
+    run = home / "cancelled"
+    job = cluster.submit(home, *SMALL, TRAIN, "my config.yaml", "train.epochs=9999", f"run={run.name}")
+    cluster.wait_for(lambda: records(run), 60, "the first epoch")
+    cluster("scancel", str(job))
+    cluster.wait_for(lambda: cluster("squeue", "-h", "-j", str(job), check=False) == "", 60, "the job to be gone")
+    assert cluster.facts(job)["JobState"] == "CANCELLED"
+    assert cluster.facts(job)["Restarts"] == "0"
+
+
+def test_an_array_packs_one_dataset(cluster: Cluster, home: Path) -> None:
+    arguments = ("survey/recipe.yaml", "source=survey", "output=by array", "processes=1")
+    options = ("--array=0-1", "--ntasks=1", "--cpus-per-task=1")
+    job = cluster.submit(home, *options, str(SCRIPTS / "pack.sbatch"), *arguments)
+    cluster.wait_for(lambda: cluster("squeue", "-h", "-j", str(job), check=False) == "", 90, "the array to end")
+    assert (home / "by array" / "manifest.json").is_file(), [file.read_text() for file in home.glob("*pack*.out")]
 
 
 def test_a_job_that_never_ends_is_given_up(cluster: Cluster, home: Path) -> None:

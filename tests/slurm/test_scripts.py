@@ -31,4 +31,3 @@ def test_a_site_with_64_cpus_and_8_gpus_a_node_takes_them_as_they_are(cluster: C
 def test_they_are_short() -> None:
     for job in JOBS:
         assert len(job.read_text().splitlines()) < 40
-    assert len((SCRIPTS / "job.sh").read_text().splitlines()) < 150
