@@ -112,6 +112,24 @@ def test_a_brighter_sky_in_lenses(planted: Survey, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_features_that_are_rare_are_no_leak(planted: Survey, tmp_path: Path) -> None:
+    planted.table["mag"] = np.isin(np.arange(ROWS), [2, 40]).astype(int)  # a flag, set for two non-lenses
+    planted.table.loc[np.arange(ROWS) % 100 != 1, "colour"] = np.nan  # measured for six lenses
+    found = findings(planted.pack(tmp_path / "s", "splits={train: 1.0}"), 0)
+    assert leaks(found) == set()
+
+
+@pytest.mark.slow
+def test_a_perfect_feature_leaks_however_few_lenses_and_groups_there_are(planted: Survey, tmp_path: Path) -> None:
+    planted.table = planted.table[(planted.labels == 0) | (np.arange(ROWS) % 14 == 1)].copy()
+    planted.images = planted.images[planted.table.index]
+    planted.table["mag"] += 10 * planted.table["is_lens"]
+    planted.table["field"] = planted.table["is_lens"].astype(str)  # all lenses in one group
+    splits = ("splits={train: 1.0}", "columns.group=field")
+    assert "feature mag" in leaks(findings(planted.pack(tmp_path / "s", *splits), audit.LEAK))
+
+
+@pytest.mark.slow
 def test_a_noisier_sky_and_blank_edges_in_lenses(planted: Survey, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     planted.images[planted.labels == 1, 0] += rng.normal(0, 1.5, (ROWS // 2, 24, 24))

@@ -43,18 +43,24 @@ def fingerprint(images: np.ndarray) -> np.ndarray:
     return np.packbits(symmetric[:, rows[chosen], columns[chosen]] > 0, axis=-1)
 
 
-def find(fingerprints: np.ndarray, checksums: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> list[Pair]:
-    """Pairs among (N, bytes) fingerprints and (N,) checksums, confirmed on the cutouts that `read` gives for rows."""
+def find(
+    fingerprints: np.ndarray, checksums: np.ndarray, read: Callable[[np.ndarray], np.ndarray]
+) -> tuple[list[Pair], int]:
+    """Pairs among (N, bytes) fingerprints and (N,) checksums, confirmed on the cutouts that `read` gives for rows.
+
+    And how many more may be pairs: of those without equal checksums, MOST_PAIRS are looked at.
+    """
     order = np.argsort(checksums, kind="stable")
     same = checksums[order][1:] == checksums[order][:-1]
     equal = np.sort(np.column_stack([order[:-1][same], order[1:][same]]), axis=1)
-    candidates = np.unique(np.concatenate([equal, *_candidates(fingerprints)]), axis=0)
-    found = []
-    for start in range(0, min(len(candidates), MOST_PAIRS), TOGETHER):
+    similar = np.unique(np.concatenate([np.empty((0, 2), dtype=np.int64), *_candidates(fingerprints)]), axis=0)
+    candidates = np.concatenate([equal, np.random.default_rng(0).permutation(similar)[:MOST_PAIRS]])
+    found = set()
+    for start in range(0, len(candidates), TOGETHER):
         pairs = candidates[start : start + TOGETHER]
         alike, exact = _compare(read(pairs[:, 0]), read(pairs[:, 1]))
-        found += [Pair(int(a), int(b), bool(e)) for (a, b), yes, e in zip(pairs, alike, exact, strict=True) if yes]
-    return found
+        found |= {Pair(int(a), int(b), bool(e)) for (a, b), yes, e in zip(pairs, alike, exact, strict=True) if yes}
+    return sorted(found, key=lambda pair: (pair.one, pair.other)), max(len(similar) - MOST_PAIRS, 0)
 
 
 def _candidates(fingerprints: np.ndarray) -> Iterator[np.ndarray]:

@@ -75,16 +75,26 @@ def power(labels: np.ndarray, numbers: np.ndarray, groups: np.ndarray | None) ->
     chosen = np.sort(np.concatenate(classes))
     labels, numbers, groups = labels[chosen], numbers[chosen], None if groups is None else groups[chosen]
     smaller = min(map(len, classes))
-    if smaller < ENOUGH_ROWS or (groups is not None and len(np.unique(groups)) < FOLDS):
+    if smaller < ENOUGH_ROWS:
         return None
-    if numbers.ndim == 1:
-        numbers = numbers[:, None]
+    if groups is not None and min(len(np.unique(groups[labels == label])) for label in (0, 1)) < 2 * FOLDS:
+        groups = None  # a fold would lack a class
+    alone = numbers.ndim == 1
+    numbers = _without_gaps(numbers.reshape(len(labels), -1))
+    if alone:
         model = DecisionTreeClassifier(max_leaf_nodes=8, min_samples_leaf=max(smaller // 50, 5), random_state=0)
     else:
         model = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=0)
     folds = (StratifiedKFold if groups is None else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=0)
     scores = cross_val_predict(model, numbers, labels, groups=groups, cv=folds, method="predict_proba")[:, 1]
     return _power_of_ranking(labels, scores)
+
+
+def _without_gaps(numbers: np.ndarray) -> np.ndarray:
+    """(N, F) with missing values below all others, which a tree can tell from them."""
+    known = ~np.isnan(numbers)
+    low, high = numbers.min(axis=0, where=known, initial=0), numbers.max(axis=0, where=known, initial=0)
+    return np.where(known, numbers, low - (high - low) - 1)
 
 
 def power_of_rank(labels: np.ndarray, values: np.ndarray) -> Power | None:

@@ -18,7 +18,7 @@ def galaxies(count: int, size: int = 40, bands: int = 2, seed: int = 0) -> np.nd
 
 def find(images: np.ndarray) -> list[Pair]:
     sums = np.array([zlib.crc32(np.ascontiguousarray(image)) for image in images])
-    return duplicates.find(duplicates.fingerprint(images), sums, lambda rows: images[rows])
+    return duplicates.find(duplicates.fingerprint(images), sums, lambda rows: images[rows])[0]
 
 
 def test_galaxies_that_look_alike_are_no_duplicates() -> None:
@@ -43,6 +43,17 @@ def test_a_copy_that_was_scaled_and_encoded_anew_is_near() -> None:
 def test_equal_bytes_are_found_in_cutouts_of_any_size(images: np.ndarray) -> None:
     images[29] = images[3]
     assert find(images) == [Pair(3, 29, exact=True)]
+
+
+def test_copies_are_found_among_many_that_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "MOST_PAIRS", 10)
+    y, x = np.indices((32, 32)) - 15.5
+    smooth = np.stack([np.exp(-np.hypot(x, y * (1 + n / 400)) / 5) for n in range(100)])[:, None].astype(np.float32)
+    smooth[99] = smooth[98]
+    sums = np.array([zlib.crc32(np.ascontiguousarray(image)) for image in smooth])
+    found, left_out = duplicates.find(duplicates.fingerprint(smooth), sums, lambda rows: smooth[rows])
+    assert Pair(98, 99, exact=True) in found
+    assert left_out > 0
 
 
 def test_noiseless_and_blank_cutouts_do_not_confuse_it() -> None:
