@@ -38,7 +38,9 @@ def run(folder: Path, words: list[str]) -> None:
     members = [weights.load(weights.folder_of(each, settings.weights)) for each in runs]
     home = members[0].settings.data.dataset
     dataset = settings.dataset or home
-    split, name = Split(dataset, settings.split), name_of(settings, runs)
+    split = Split(dataset, settings.split)
+    check_members(settings, runs, members, split)
+    name = name_of(settings, runs)
     origin = {
         "runs": [str(each) for each in runs],
         "dataset": split.manifest.name,
@@ -68,6 +70,25 @@ def run(folder: Path, words: list[str]) -> None:
     finder.accelerator.end_training()
 
 
+def samples_for(member: Trained, split: Split) -> Samples:
+    """A split as a model wants to see it."""
+    sees_features = member.settings.model.inputs != "image"
+    return Samples(split, member.manifest, member.settings.data.image_scale, features=sees_features)
+
+
+def check_members(settings: config.Evaluate, runs: list[Path], members: list[Trained], split: Split) -> None:
+    """UserError where a run may have been trained on what it is tested on, or cannot read it."""
+    if len(runs) > 1 and settings.weights not in {"best", "final"}:
+        raise UserError(f"weights = {settings.weights}: one FILE is not the weights of {len(runs)} runs")
+    for run, member in zip(runs, members, strict=True):
+        samples_for(member, split)
+        if settings.dataset is None and member.manifest.splits != split.manifest.splits:
+            raise UserError(
+                f"{run}: was trained on other splits than {split.dataset} has now, so that samples of "
+                f"{split.name} may be among those; to score them all the same, say dataset={split.dataset}"
+            )
+
+
 class Finder:
     """One trained model or several, which score together: the mean of their logits, and over the views of each."""
 
@@ -94,29 +115,35 @@ class Finder:
 
     def _loaders(self, split: Split) -> Iterator[Loader]:
         for member in self.members:
-            samples = Samples(split, member.manifest, member.settings.data.image_scale)
-            yield Loader(samples, self.settings.batch_size, self.settings.workers, self.accelerator.device)
+            yield Loader(
+                samples_for(member, split), self.settings.batch_size, self.settings.workers, self.accelerator.device
+            )
 
 
 def calibrate(finder: Finder, home: Path, tested: Split) -> Calibration | None:
     """The calibration by the run's own validation split; None, with a warning, where that cannot be."""
-    if tested.name == "val" and tested.dataset.resolve() == home.resolve():
-        return None  # what was fitted to a split says nothing about it
     try:
         validation = Split(home, "val")
     except UserError as error:
         logger.warning("probabilities are not calibrated: %s", error)
         return None
-    return calibration.fit(validation.take("labels", np.arange(len(validation))), finder.whole(validation))
+    if tested.name == "val" and tested.manifest.splits == validation.manifest.splits:
+        return None  # what was fitted to a split says nothing about it
+    if validation.manifest.splits != finder.members[0].manifest.splits:
+        logger.warning("probabilities are not calibrated: %s was packed anew since the run was trained", home)
+        return None
+    logits = finder.whole(validation)
+    check_scores(logits, validation)
+    return calibration.fit(validation.take("labels", np.arange(len(validation))), logits)
 
 
 def check_scores(logits: np.ndarray, split: Split) -> None:
     """UserError for scores that are no numbers."""
-    wrong = np.flatnonzero(np.isnan(logits))
+    wrong = np.flatnonzero(~np.isfinite(logits))
     if len(wrong):
         raise UserError(
-            f"{len(wrong):,} of {len(logits):,} scores are NaN, the first of {', '.join(split.ids(wrong[:5]))}: the "
-            "weights are damaged, or those pixels are beyond what the run was trained on"
+            f"{len(wrong):,} of {len(logits):,} scores are no numbers, the first of {', '.join(split.ids(wrong[:5]))}: "
+            "the weights are damaged, or those pixels are beyond what the run was trained on"
         )
 
 
@@ -132,9 +159,13 @@ def folder_for_all(accelerator: Accelerator, path: Path) -> Iterator[Path]:
 
 def name_of(settings: config.Evaluate, runs: list[Path]) -> str:
     """SPLIT, and what else is not the default, so that evaluations do not replace each other."""
-    other = [] if settings.dataset is None else [settings.dataset.resolve().name]
-    if settings.weights != "best":
-        other.append(Path(settings.weights).resolve().with_suffix("").name)
+    other = []
+    if settings.dataset is not None:
+        other.append(f"{settings.dataset.resolve().name}-{manifest_crc32(settings.dataset)[:4]}")
+    if settings.weights in {"best", "final"}:
+        other += ["final"] * (settings.weights == "final")
+    else:
+        other.append("-".join(weights.folder_of(runs[0], settings.weights).resolve().parts[-2:]))
     if settings.tta != "none":
         other.append(settings.tta)
     return "-".join([settings.split, *other, *(f"with-{each.resolve().name}" for each in runs[1:])])

@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 REPLICATES = 1000
 TOGETHER = 50
+MOST_GROUPS = 100_000
 # A rate is quoted when so many non-lenses lie above its threshold: it is then known to about a third (1/sqrt(10)).
 FALSE_POSITIVES_NEEDED = 10
 # Bootstrapped are so many places at the top each on its own, and the rest in so many steps.
@@ -204,8 +205,13 @@ def bootstrap(
     trials = int(min(curve.lenses, curve.non_lenses))
     intervals: dict[str, Interval | None] = {}
     for name, parts in values.items():
-        share, variance = float(statistics[name](curve)), float(np.concatenate(parts).var(ddof=1))
-        intervals[name] = None if np.isnan(share + variance) else interval(share, variance, trials)
+        share, replicates = float(statistics[name](curve)), np.concatenate(parts)
+        intervals[name] = None
+        if len(replicates) > 1 and not np.isnan(share + replicates.sum()):
+            low, high = interval(share, float(replicates.var(ddof=1)), trials)
+            if share in {0.0, 1.0}:  # by one sample at the top: the replicates without it say more
+                low, high = min(low, np.quantile(replicates, TAIL)), max(high, np.quantile(replicates, 1 - TAIL))
+            intervals[name] = (float(low), float(high))
     return intervals
 
 
@@ -222,12 +228,13 @@ def resample_groups(
 ) -> Iterator[Curve]:
     """Curves of whole groups, (N,) int, drawn with replacement: rows of one are not independent of each other."""
     rng, small = np.random.default_rng(seed), coarsen(curve)
+    groups = groups % MOST_GROUPS  # more are put together
     places = np.searchsorted(-small.thresholds, -scores, side="left")  # the first threshold that a score reaches
     count, size = len(np.bincount(groups)), len(small.thresholds)
     entries, times = np.unique((groups * 2 + labels) * size + places, return_counts=True)
     members, cells = entries // (2 * size), entries % (2 * size)
     for _ in range(int(np.clip(2e8 // len(entries), REPLICATES // 5, REPLICATES)) // TOGETHER):
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=TOGETHER)
+        drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(TOGETHER))
         counts = [np.bincount(cells, weights=each[members] * times, minlength=2 * size) for each in drawn]
         both = np.array(counts, dtype=np.int64).reshape(TOGETHER, 2, size)
         both = both[(both.sum(axis=2) > 0).all(axis=1)]  # a replicate without lenses or without non-lenses says nothing
@@ -259,12 +266,12 @@ class Difference:
     difference: float
     ci95: Interval
     p_value: float
-    """Two-sided, that such a difference comes by chance."""
+    """Two-sided, that such a difference comes by chance; NaN where the samples cannot tell."""
 
     @property
     def shown_p(self) -> str:
         """The p-value as far as it means anything."""
-        return f"{self.p_value:.2g}" if self.p_value >= 1e-12 else "< 1e-12"
+        return "unknown" if np.isnan(self.p_value) else f"{self.p_value:.2g}" if self.p_value >= 1e-12 else "< 1e-12"
 
 
 def compare(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> Difference:
@@ -276,7 +283,7 @@ def compare(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> Differenc
         for first, second in zip(*parts, strict=True)
     )
     if variance == 0:
-        return Difference(float(difference), (float(difference),) * 2, float(difference == 0))
+        return Difference(float(difference), (float(difference),) * 2, 1.0 if difference == 0 else np.nan)
     normal, width = NormalDist(), np.sqrt(variance)
     half_width = normal.inv_cdf(1 - TAIL) * width
     p_value = 2 * normal.cdf(-abs(difference) / width)

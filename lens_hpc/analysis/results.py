@@ -13,6 +13,8 @@ from lens_hpc.analysis.metrics import Curve, Interval, Reliability, Selection
 
 RATES = (1e-2, 1e-3, 1e-4)
 PARTIAL_RATE = 1e-2
+# Of fewer samples of a class, or groups with it, nothing is known of how they vary.
+FEWEST = 5
 ONE_CLASS = "both classes are needed"
 
 
@@ -97,6 +99,8 @@ def evaluate(
     unlabelled = int((~known).sum())
     if unlabelled:
         labels, logits, groups = labels[known], logits[known], None if groups is None else groups[known]
+    if groups is not None:
+        groups = np.unique(groups, return_inverse=True)[1]
     lenses = int((labels == 1).sum())
     counted = partial(Results, n=len(labels), n_lenses=lenses, n_unlabelled=unlabelled, survey=survey)
     if lenses in {0, len(labels)}:
@@ -122,17 +126,20 @@ def measure(curve: Curve, labels: np.ndarray, logits: np.ndarray, groups: np.nda
         **{name_of_rate(rate): partial(metrics.completeness_at_rate, rate=rate) for rate in RATES},
         "average_precision": metrics.average_precision,
     }
-    draws = metrics.resample(curve) if groups is None else metrics.resample_groups(curve, labels, logits, groups)
-    intervals = metrics.bootstrap(curve, draws, statistics)
     smaller = int(min(curve.lenses, curve.non_lenses))
-    found = {"auc": Quantity(area, metrics.interval(area, variance, smaller))}
+    ranges: dict[str, Interval | None] = dict.fromkeys(statistics)
+    if groups is None and smaller >= FEWEST:
+        ranges = metrics.bootstrap(curve, metrics.resample(curve), statistics)
+    elif groups is not None and min(len(np.unique(groups[labels == label])) for label in (0, 1)) >= FEWEST:
+        ranges = metrics.bootstrap(curve, metrics.resample_groups(curve, labels, logits, groups), statistics)
+    found = {"auc": Quantity(area, metrics.interval(area, variance, smaller) if smaller >= FEWEST else None)}
     for name, statistic in statistics.items():
         needed = {"tpr10": 10} | {name_of_rate(rate): metrics.non_lenses_needed(rate) for rate in RATES}
         if curve.non_lenses < needed.get(name, 1):
             why = f"not enough negatives: {curve.non_lenses:,} of the {needed[name]:,} needed"
             found[name] = Quantity(None, why_not=why)
         else:
-            found[name] = Quantity(float(statistic(curve)), intervals[name])
+            found[name] = Quantity(float(statistic(curve)), ranges[name])
     return found | {"partial_auc": Quantity(metrics.partial_auc(curve, PARTIAL_RATE))}
 
 

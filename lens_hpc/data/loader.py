@@ -55,13 +55,21 @@ class Batch(NamedTuple):
 
 
 class Samples:
-    """How the samples of a split are read: normalised with `training`'s statistics, augmented or not."""
+    """How the samples of a split are read: normalised with `training`'s statistics, augmented or not.
+
+    For a model that sees images alone, `features` may be other ones than in training: they are read as zeros.
+    """
 
     def __init__(
-        self, split: Split, training: Manifest, image_scale: str, augmentation: Augmentation | None = None
+        self,
+        split: Split,
+        training: Manifest,
+        image_scale: str,
+        augmentation: Augmentation | None = None,
+        features: bool = True,
     ) -> None:
-        _check_same_kind(split.manifest, training)
-        self.split, self.training, self.augmentation = split, training, augmentation
+        _check_same_kind(split.manifest, training, features)
+        self.split, self.training, self.augmentation, self.features = split, training, augmentation, features
         assert training.statistics is not None
         self.image_maximum = training.statistics.image_max if image_scale == "split" else None
         if augmentation:
@@ -96,7 +104,10 @@ class Samples:
 
     def read_rest(self, rows: np.ndarray, features: torch.Tensor, labels: torch.Tensor) -> None:
         """Normalised features and labels into (B, F) and (B,)."""
-        features.copy_(torch.from_numpy(normalise_features(self.split.take("features", rows), self.training)))
+        if self.features:
+            features.copy_(torch.from_numpy(normalise_features(self.split.take("features", rows), self.training)))
+        else:
+            features.zero_()
         labels.copy_(torch.from_numpy(self.split.take("labels", rows)))
 
     def normalise(self, images: torch.Tensor) -> None:
@@ -131,9 +142,9 @@ def normalise_features(features: np.ndarray, manifest: Manifest) -> np.ndarray:
     return (filled - low) / span
 
 
-def _check_same_kind(scored: Manifest, training: Manifest) -> None:
+def _check_same_kind(scored: Manifest, training: Manifest, features: bool) -> None:
     """The model can only see what it was trained on."""
-    for what in ("bands", "height", "width", "features"):
+    for what in ("bands", "height", "width", *(["features"] if features else [])):
         here, there = getattr(scored, what), getattr(training, what)
         if here != there:
             raise UserError(f"dataset {scored.name}: {what} are {here}, but the run was trained with {there}")

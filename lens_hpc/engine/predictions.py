@@ -84,5 +84,7 @@ def _table(split: Split, rows: np.ndarray, logits: np.ndarray, maps: Maps) -> pa
     if split.manifest.grouped:
         columns["group"] = pa.array(split.texts("groups", rows), pa.string())
     for name, values in zip(split.manifest.features, split.take("features", rows).T, strict=True):
-        columns[f"feature_{name}" if name in columns else name] = pa.array(values, pa.float32(), from_pandas=True)
+        while name in columns:
+            name = f"feature_{name}"
+        columns[name] = pa.array(values, pa.float32(), from_pandas=True)
     return pa.table(columns)

@@ -37,6 +37,22 @@ def test_unlabelled_samples_count_in_nothing() -> None:
     assert found == alone
 
 
+def test_one_bad_sample_at_the_top_does_not_make_the_interval_narrow() -> None:
+    labels, scores = binormal(100, 1000, apart=4)
+    scores[150] = 99.0
+    tpr0 = evaluate(labels, scores, SURVEY).quantities["tpr0"]
+    assert tpr0.value == 0
+    assert tpr0.ci95 is not None
+    assert tpr0.ci95[1] > 0.5
+
+
+def test_a_few_groups_or_a_single_lens_have_no_interval() -> None:
+    labels, scores = binormal(50, 60)
+    assert evaluate(labels, scores, SURVEY, np.arange(110) % 3).quantities["tpr0"].ci95 is None
+    assert evaluate(labels, scores, SURVEY, np.arange(110) % 30).quantities["tpr0"].ci95 is not None
+    assert evaluate(labels[49:], scores[49:], SURVEY).quantities["auc"].ci95 is None
+
+
 def test_nan_scores_are_an_error() -> None:
     with pytest.raises(ValueError, match="NaN"):
         evaluate(np.array([0, 1]), np.array([np.nan, 1]), SURVEY)

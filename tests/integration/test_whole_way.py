@@ -1,6 +1,7 @@
 """simulate -> pack -> train on two processes -> evaluate on one to four."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def test_views_of_a_cutout_are_scored_too(workplace: Path, run: Path) -> None:
 @pytest.mark.usefixtures("evaluated")
 def test_weights_of_a_file_and_another_dataset(workplace: Path, run: Path) -> None:
     done("evaluate", "run", "weights=run/best/model.safetensors", "dataset=shards", cwd=workplace)
-    np.testing.assert_allclose(logits_of(run, "test-shards-model"), logits_of(run, "test"), atol=1e-5)
+    (name,) = (path.name for path in (run / "evaluation").glob("test-shards-*-run-best"))
+    np.testing.assert_allclose(logits_of(run, name), logits_of(run, "test"), atol=1e-5)
 
 
 def test_a_split_without_lenses_is_scored_and_says_what_it_cannot_say(workplace: Path, run: Path) -> None:
@@ -130,9 +132,25 @@ def test_a_split_without_lenses_is_scored_and_says_what_it_cannot_say(workplace:
     done("pack", "survey/recipe.yaml", "source=survey", *options, cwd=workplace)
     said = done("evaluate", "run", "dataset=one-class", processes=2, cwd=workplace)
     assert "AUC                both classes are needed" in said
-    result = metrics_of(run, "test-one-class")
+    (name,) = (path.name for path in (run / "evaluation").glob("test-one-class-*"))
+    result = metrics_of(run, name)
     assert (result["n_lenses"], result["auc"]) == (0, None)
-    assert len(logits_of(run, "test-one-class")) == result["n"]
+    assert len(logits_of(run, name)) == result["n"]
+
+
+def test_a_dataset_that_was_packed_anew_is_refused(workplace: Path, run: Path) -> None:
+    """The samples that it tests on may be among those that the run was trained on."""
+    splits = ("splits={train: 0.5, val: 0.2, test: 0.3}", "seed=5")
+    done("pack", "survey/recipe.yaml", "source=survey", "output=anew", *splits, cwd=workplace)
+    (workplace / "shards").rename(workplace / "aside")
+    (workplace / "anew").rename(workplace / "shards")
+    try:
+        result = lens_hpc("evaluate", "run", cwd=workplace)
+    finally:
+        shutil.rmtree(workplace / "shards")
+        (workplace / "aside").rename(workplace / "shards")
+    assert result.returncode == 2
+    assert "was trained on other splits than shards has now" in result.stderr
 
 
 LOSING = """
@@ -248,6 +266,9 @@ def test_each_branch_trains_alone(workplace: Path, inputs: str) -> None:
     name = f"run-{inputs}"
     done("train", "train.yaml", *SETTINGS, f"run={name}", f"model.inputs={inputs}", processes=2, cwd=workplace)
     assert "AUC" in done("evaluate", name, cwd=workplace)
+    if inputs == "image":  # a survey without a catalogue
+        done("pack", "survey/recipe.yaml", "source=survey", "output=bare", "columns.features=[]", cwd=workplace)
+        assert "AUC" in done("evaluate", name, "dataset=bare", cwd=workplace)
 
 
 def test_bf16_trains(workplace: Path) -> None:
