@@ -52,7 +52,7 @@ def test_the_job_is_read_from_its_script(config_file: Path, tmp_path: Path, caps
 
 
 def test_a_disk_without_room_is_found(config_file: Path) -> None:
-    with pytest.raises(UserError, match=r"checkpoints need [\d,.]+ GB, its disk has"):
+    with pytest.raises(UserError, match=r"checkpoints need [\d,.]+ MB, its disk has"):
         check.run(config_file, ["checkpoint.keep=100000000"])
 
 
