@@ -9,6 +9,7 @@ import pytest
 
 from lens_hpc import UserError, audit, cli
 from lens_hpc.analysis.verdict import read_audit
+from lens_hpc.engine.dataset import warn_of_leaks
 from tests.conftest import pack_survey
 
 ROWS = 600
@@ -214,3 +215,17 @@ def test_one_class_alone_has_no_label_to_leak(tmp_path: Path, survey: Path, caps
 def test_the_command_ends_with_3_for_a_leak(planted: Survey, tmp_path: Path) -> None:
     planted.table.loc[planted.labels == 0, "colour"] = 0
     assert cli.main(["audit", str(planted.pack(tmp_path / "s"))]) == 3
+
+
+def test_training_says_when_nobody_has_looked_and_when_there_is_a_leak(
+    planted: Survey, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    planted.table.loc[planted.labels == 0, "colour"] = 0
+    dataset = planted.pack(tmp_path / "s")
+    warn_of_leaks(dataset)
+    assert caplog.messages == [
+        f"{dataset} was never audited, or not since it was packed; run: lens-hpc audit {dataset}"
+    ]
+    audit.run(dataset, [])
+    warn_of_leaks(dataset)
+    assert "found a leak: features together: AUC 0.99" in caplog.messages[-1]
