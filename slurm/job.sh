@@ -51,7 +51,7 @@ meet() { # WORLD_SIZE, where its processes meet, and threads for each
         ((STARTS == 0)) || requeue "no answer from$missing"
         give_up 1 "no answer from$missing"
     fi
-    present=$(grep -o 'here .*' <<<"$present" | cut -d ' ' -f 2-)
+    present=$(grep -o 'here .*' <<<"$present" | cut -d ' ' -f 2- | sort)
     gpus=$(cut -d ' ' -f 2 <<<"$present" | sort -u)
     [[ $gpus != *$'\n'* ]] || give_up 2 "as many GPUs on each node, please (--gpus-per-node): ${present//$'\n'/, }"
     if ((gpus == 0)); then say "no GPUs: on the CPU"; export ACCELERATE_USE_CPU=true; fi
