@@ -1,7 +1,7 @@
 """Can an evaluation be believed, and does it scale?
 
     python benchmarks/evaluate.py [rows=10000000]     time and memory of one process on one core
-    python benchmarks/evaluate.py coverage=2000       how often the 95% intervals hold the truth, on simulated scores
+    python benchmarks/evaluate.py coverage=1000       how often the 95% intervals hold the truth, on simulated scores
     python benchmarks/evaluate.py audit=20000         time of the audit of so many mock cutouts
 
 Scores are binormal: lenses and non-lenses normal with unit variance, 1.5 apart, where every metric's true value is
