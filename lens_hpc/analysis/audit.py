@@ -4,7 +4,6 @@ Each finding has a verdict. `leak`: a result on this dataset would not be believ
 which somebody should know. `fine`: nothing was found.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import chdtrc
 
-from lens_hpc import logs
+from lens_hpc import config, logs
 from lens_hpc.analysis import duplicates, shortcuts
 from lens_hpc.analysis.shortcuts import ENOUGH_ROWS, OF_THE_EXPOSURE, OF_THE_OBJECT, Power
 from lens_hpc.analysis.verdict import VERDICTS, Audit, Finding, manifest_crc32, some
@@ -206,7 +205,7 @@ def look_at_images(samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray
         return shortcuts.measure(images), duplicates.fingerprint(images), crc32_of_each(images)
 
     parts = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(config.usable_cpus()) as pool:
         for part in pool.map(look, range(0, len(samples), at_once)):
             parts.append(part)
             progress.update(len(part[2]))
