@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
+from scipy.special import expit
 
 from lens_hpc import __version__
 from lens_hpc.analysis import cutouts, figures
-from lens_hpc.analysis.calibration import probability
 from lens_hpc.analysis.results import Results
 from lens_hpc.analysis.rivals import Rival
 from lens_hpc.analysis.verdict import Audit
@@ -83,7 +83,7 @@ def write(
         figures={name: data_uri("image/svg+xml", svg.encode()) for name, svg in pictures.items()},
         galleries=list(galleries(split, labels, logits)),
         manifest=split.manifest,
-        probability_of=lambda logit: float(probability(np.array([logit]))[0]),
+        probability_of=expit,
         version=__version__,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -120,7 +120,7 @@ def card(split: Split, row: int, logit: float, rank: int) -> Card:
     picture = io.BytesIO()
     Image.fromarray((image * 255).astype(np.uint8)).save(picture, "png")
     values = dict(zip(split.manifest.features, split.take("features", here)[0].tolist(), strict=True))
-    stated = float(probability(np.array([logit]))[0])
+    stated = float(expit(np.float64(logit)))
     return Card(data_uri("image/png", picture.getvalue()), str(split.ids(here)[0]), int(rank), stated, values)
 
 
