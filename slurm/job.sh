@@ -74,8 +74,10 @@ meet() { # WORLD_SIZE, where its processes meet, and threads for each
     say "$SLURM_JOB_NUM_NODES nodes x $PER_NODE processes x $OMP_NUM_THREADS threads, which meet at $MASTER_ADDR:$MASTER_PORT"
 }
 
-preflight() { # do all nodes reach each other, and how fast?
-    timeout -k 10 150 "${NODES[@]}" "${LENS_HPC_CONTAINER[@]}" python "$HERE/preflight.py" || give_up 1 "is not started: see above"
+preflight() { # do all nodes reach each other, and how fast? A node that is lost meanwhile is treated as in training
+    STATUS=0
+    timeout -k 10 150 "${NODES[@]}" "${LENS_HPC_CONTAINER[@]}" python "$HERE/preflight.py" || STATUS=$?
+    ((STATUS == 0)) || { say "is not started: see above"; STATUS=1; finish; }
 }
 
 # ---- the work --------------------------------------------------------------------------------------------------
