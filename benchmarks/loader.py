@@ -1,12 +1,14 @@
-"""How fast is our loader, beside other libraries and the least that can be done, on the same cutouts?
+"""How fast is our loader, beside other libraries and the least that can be done?
 
     python benchmarks/loader.py [rows=20000] [repeats=5] [figure=docs/loader.png]
-    python benchmarks/loader.py cold=1                  the first epoch, with nothing in the page cache
+    python benchmarks/loader.py cold=1         the first epoch, with nothing in the page cache
 
-float32 cutouts of 3 x 64 x 64 with 8 features and labels, batches of 256, shuffled anew each epoch, page cache warm.
-Every way runs in a process of its own, an epoch to warm up and one to measure, in turn with all others, `repeats`
-times; the medians are printed. CPU time is that of all processes together. Reading is raw pixels into batch tensors for
-all; the augmentation is the author's. Libraries that are not installed are left out (loader_peers.py says how).
+All load the same float32 cutouts of 3 x 64 x 64 with 8 features and labels, in batches of 256,
+shuffled anew each epoch, with a warm page cache. Every way runs in a process of its own, an epoch
+to warm up and one to measure, in turn with all others, `repeats` times; medians are printed. CPU
+time is that of all processes together. Reading is raw pixels into batch tensors for all; the
+augmentation is the author's. Libraries that are not installed are left out (loader_peers.py names
+them).
 """
 
 import json
@@ -22,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,18 +32,32 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
 from loader_peers import IMAGE, N_FEATURES, WAYS, Way  # noqa: E402
 
-from lens_hpc import config, pack  # noqa: E402
-from lens_hpc.data.augment import Augmentation  # noqa: E402
-from lens_hpc.data.loader import Batch, Loader, Samples  # noqa: E402
-from lens_hpc.data.order import Order  # noqa: E402
-from lens_hpc.data.reader import Split  # noqa: E402
+import lens_hpc  # noqa: E402
+from lens_hpc import config  # noqa: E402
+from lens_hpc.dataset.split import Split  # noqa: E402
+from lens_hpc.loading.augmentation import make_augmentation  # noqa: E402
+from lens_hpc.loading.loader import Batch, Loader  # noqa: E402
+from lens_hpc.loading.order import Order  # noqa: E402
+from lens_hpc.loading.samples import Samples  # noqa: E402
 
-BATCH, WORKERS = 256, 2
-FULL, BLOCKS, NORMALISED, LIMIT = "lens_hpc", "lens_hpc, blocks", "lens_hpc, normalised", "limit"
-AUGMENTED, OF_ALBUMENTATIONS = "lens_hpc+torch", "lens_hpc+albumentations"
-NPY, AUGMENTED_NPY = "npy", "npy+albumentations"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BATCH = 256
+WORKERS = 2
+
+LIMIT = "limit"
+FULL = "lens_hpc"
+BLOCKS = "lens_hpc, blocks"
+NORMALISED = "lens_hpc, normalised"
+AUGMENTED = "lens_hpc+torch"
+OF_ALBUMENTATIONS = "lens_hpc+albumentations"
+NPY = "npy"
+AUGMENTED_NPY = "npy+albumentations"
+
 RECIPE = """
 name: benchmark
 catalogue: catalogue.csv
@@ -52,16 +69,24 @@ units: counts
 splits: %s
 """
 
+Measured = dict[str, float]
+"""Samples or bytes a second, by "wall" and by "cpu" time."""
 
-# ---- our ways and the limit -------------------------------------------------------------------------------------
+
+# ---- our ways and the limit ----
 
 
 def write_shards(
-    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray, splits: str = "{train: 1.0}"
+    folder: Path,
+    images: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    splits: str = "{train: 1.0}",
 ) -> None:
-    """Pack them as a user would."""
+    """Pack cutouts into folder/shards, as a user would."""
     source = folder / "source"
     source.mkdir()
+
     names = [f"f{n}" for n in range(N_FEATURES)]
     table = pd.DataFrame(features, columns=names)
     table.insert(0, "id", np.arange(len(labels)))
@@ -69,7 +94,8 @@ def write_shards(
     table.to_csv(source / "catalogue.csv", index=False)
     np.save(source / "images.npy", images)
     (source / "recipe.yaml").write_text(RECIPE % (", ".join(names), splits))
-    pack.run(source / "recipe.yaml", [f"source={source}", f"output={folder / 'shards'}"])
+
+    lens_hpc.pack(source / "recipe.yaml", source=source, output=folder / "shards")
     shutil.rmtree(source)
 
 
@@ -77,19 +103,26 @@ class Raw(Samples):
     """Pixels as they are stored, as the other ways read them."""
 
     def prepare(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Ours:
-    """An epoch at each iteration."""
+    """Batches of our loader: an epoch at each iteration."""
 
-    def __init__(self, folder: Path, batch_size: int, workers: int, kind: type[Samples], blocks: bool, engine: str):
+    def __init__(
+        self,
+        folder: Path,
+        batch_size: int,
+        workers: int,
+        kind: type[Samples],
+        blocks: bool,
+        engine: str,
+    ):
+        augmentation = make_augmentation(config.Augment(engine=engine), 0) if engine else None
         split = Split(folder / "shards", "train")
-        augmentation = Augmentation(config.Augment(engine=engine), 0) if engine else None  # type: ignore[arg-type]
+        samples = kind(split, split.manifest, "cutout", augmentation)
+        self.loader = Loader(samples, batch_size, workers, torch.device("cpu"))
         self.order = Order(len(split), batch_size, 0, blocks)
-        self.loader = Loader(
-            kind(split, split.manifest, "cutout", augmentation), batch_size, workers, torch.device("cpu")
-        )
         self.epoch = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -98,7 +131,7 @@ class Ours:
 
 
 def write_bytes(folder: Path, images: np.ndarray, *_: np.ndarray) -> None:
-    """One file of pixels."""
+    """Write one file of pixels."""
     images.tofile(folder / "images")
 
 
@@ -116,66 +149,80 @@ class Sequential:
             yield (self.images,)
 
 
-def ours(kind: type[Samples] = Raw, blocks: bool = False, engine: str = "") -> Way:
-    """A way of our loader."""
+def our_way(kind: type[Samples] = Raw, blocks: bool = False, engine: str = "") -> Way:
+    """Return a way of our loader."""
     return Way(write_shards, partial(Ours, kind=kind, blocks=blocks, engine=engine))
 
 
 ALL = {
     LIMIT: Way(write_bytes, Sequential),
-    FULL: ours(),
-    BLOCKS: ours(blocks=True),
-    NORMALISED: ours(Samples),
+    FULL: our_way(),
+    BLOCKS: our_way(blocks=True),
+    NORMALISED: our_way(Samples),
     **{name: way for name, way in WAYS.items() if name != AUGMENTED_NPY},
-    AUGMENTED: ours(Samples, engine="torch"),
-    OF_ALBUMENTATIONS: ours(Samples, engine="albumentations"),
+    AUGMENTED: our_way(Samples, engine="torch"),
+    OF_ALBUMENTATIONS: our_way(Samples, engine="albumentations"),
     AUGMENTED_NPY: WAYS[AUGMENTED_NPY],
 }
-
 
 COLD = (LIMIT, FULL, BLOCKS, "npy", "h5py", "lmdb")
 
 
-# ---- one measurement, in a process of its own --------------------------------------------------------------------
+# ---- one measurement, in a process of its own ----
 
 
 def cpu_seconds() -> float:
-    """Of this process, of its children that have ended and of those that live."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    ticks = 0
+    """Return the CPU time of this process, and of its children that have ended or live."""
+    seconds = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        seconds += usage.ru_utime + usage.ru_stime
+
     for child in multiprocessing.active_children():
+        # proc(5): utime and stime are fields 14 and 15; a name in brackets comes before field 3.
         fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages) + ticks / os.sysconf("SC_CLK_TCK")
+        ticks = int(fields[11]) + int(fields[12])
+        seconds += ticks / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
-def measure(name: str, folder: Path, workers: int) -> dict[str, float]:
-    """Thousand samples a second, by the wall and by CPU time, in the second epoch."""
+def measure(name: str, folder: Path, workers: int) -> Measured:
+    """Return thousand samples a second of wall and of CPU time, in the second epoch."""
     torch.set_num_threads(1)
     batches = ALL[name].batches(folder, BATCH, workers)
     for _ in batches:
         pass
-    wall, cpu = time.perf_counter(), cpu_seconds()
+
+    wall_before = time.perf_counter()
+    cpu_before = cpu_seconds()
     samples = sum(len(batch[0]) for batch in batches)
-    cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+    cpu = cpu_seconds() - cpu_before
+    wall = time.perf_counter() - wall_before
     return {"wall": samples / wall / 1e3, "cpu": samples / cpu / 1e3}
 
 
-def measure_cold(name: str, folder: Path, workers: int) -> dict[str, float]:
-    """MB a second of the first epoch, by the wall, after the system was asked to forget the files."""
+def measure_cold(name: str, folder: Path, workers: int) -> Measured:
+    """Return MB a second of the first epoch, after the system was asked to forget the files."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     batches = ALL[name].batches(folder, BATCH, workers)
     began = time.perf_counter()
     size = sum(batch[0].nbytes for batch in batches)
-    return {"wall": size / (time.perf_counter() - began) / 1e6}
+    seconds = time.perf_counter() - began
+    return {"wall": size / seconds / 1e6}
 
 
-def in_a_process(name: str, folder: Path, workers: int, how: str = "measure") -> dict[str, float] | None:
-    """What `measure` says there, or None when the library is not installed."""
+MEASUREMENTS = {"measure": measure, "measure_cold": measure_cold}
+
+
+def measure_in_a_process(
+    name: str, folder: Path, workers: int, how: str = "measure"
+) -> Measured | None:
+    """Return what a measurement gives there, or None when the library is not installed."""
     command = [sys.executable, __file__, how, name, str(folder), str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "ModuleNotFoundError" in done.stderr:
@@ -184,119 +231,178 @@ def in_a_process(name: str, folder: Path, workers: int, how: str = "measure") ->
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ---- all of them ------------------------------------------------------------------------------------------------
+# ---- all of them ----
 
 
 def write_all(folder: Path, rows: int, names: Iterable[str] = ALL) -> dict[str, Path]:
-    """The same cutouts in every way, once where two ways share them; what is not installed is left out."""
+    """Write the same cutouts in every way, once where two ways share them.
+
+    Returns the folder of each way. What is not installed is left out.
+    """
     rng = np.random.default_rng(0)
-    images, features = (rng.standard_normal((rows, *shape), np.float32) for shape in (IMAGE, (N_FEATURES,)))
+    images = rng.standard_normal((rows, *IMAGE), np.float32)
+    features = rng.standard_normal((rows, N_FEATURES), np.float32)
     labels = rng.integers(0, 2, rows).astype(np.int8)
-    places, written = {}, {}
+
+    folders = {}
+    folder_of_writer = {}
     for name in names:
-        way = ALL[name]
-        place = written.setdefault(way.write, folder / name)
+        write = ALL[name].write
+        target = folder_of_writer.setdefault(write, folder / name)
         try:
-            if not place.exists():
-                place.mkdir()
-                way.write(place, images, features, labels)
-            places[name] = place
+            if not target.exists():
+                target.mkdir()
+                write(target, images, features, labels)
+            folders[name] = target
         except ModuleNotFoundError as error:
             print(f"{name}: left out ({error})")
-    return places
+    return folders
 
 
 def main(rows: int, repeats: int, figure: str) -> None:
     """Print the table of medians, the ratios and their limits, and draw the figure."""
+    results: dict[tuple[str, int], list[Measured]] = {}
     with tempfile.TemporaryDirectory() as name:
-        places = write_all(Path(name), rows)
-        results: dict[tuple[str, int], list[dict[str, float]]] = {}
-        for repeat in range(repeats):
-            for way, place in places.items():
-                for workers in (0,) if way == LIMIT else (0, WORKERS):
-                    print(
-                        f"{repeat + 1}/{repeats}  {way}, {workers} workers", end="\033[K\r", file=sys.stderr, flush=True
-                    )
-                    if found := in_a_process(way, place, workers):
-                        results.setdefault((way, workers), []).append(found)
-    medians = {
-        key: {what: statistics.median(found[what] for found in all_found) for what in ("cpu", "wall")}
-        for key, all_found in results.items()
-    }
+        folders = write_all(Path(name), rows)
+        runs = [
+            (repeat, way, workers)
+            for repeat in range(repeats)
+            for way in folders
+            for workers in ((0,) if way == LIMIT else (0, WORKERS))
+        ]
+        for repeat, way, workers in runs:
+            progress = f"{repeat + 1}/{repeats}  {way}, {workers} workers"
+            print(progress, end="\033[K\r", file=sys.stderr, flush=True)
+            found = measure_in_a_process(way, folders[way], workers)
+            if found:
+                results.setdefault((way, workers), []).append(found)
+
+    medians = {key: median_of(measured) for key, measured in results.items()}
     print_table(medians)
+    print_ratios(medians)
     if figure:
         draw(Path(figure), medians)
 
 
+def median_of(measured: list[Measured]) -> Measured:
+    """Return the median of each kind of time."""
+    return {what: statistics.median(one[what] for one in measured) for what in ("cpu", "wall")}
+
+
 def main_cold(rows: int, repeats: int) -> None:
     """Print MB a second, and the ratio to one pass from the first byte to the last."""
+    rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        places = write_all(Path(name), rows, COLD)
-        rates: dict[str, list[float]] = {way: [] for way in places}
+        folders = write_all(Path(name), rows, COLD)
         for _ in range(repeats):
-            for way, place in places.items():
-                found = in_a_process(way, place, 0 if way == LIMIT else WORKERS, "measure_cold")
-                rates[way] += [found["wall"]] if found else []
-    median = {way: statistics.median(values) for way, values in rates.items() if values}
-    for way, rate in median.items():
-        print(f"{way:<20}{rate:>8,.0f} MB/s{rate / median[LIMIT]:>8.2f} of one sequential pass")
+            for way, folder in folders.items():
+                workers = 0 if way == LIMIT else WORKERS
+                found = measure_in_a_process(way, folder, workers, "measure_cold")
+                if found:
+                    rates.setdefault(way, []).append(found["wall"])
+
+    medians = {way: statistics.median(values) for way, values in rates.items()}
+    for way, rate in medians.items():
+        ratio = rate / medians[LIMIT]
+        print(f"{way:<20}{rate:>8,.0f} MB/s{ratio:>8.2f} of one sequential pass")
 
 
-def print_table(medians: dict[tuple[str, int], dict[str, float]]) -> None:
-    """Thousand samples a CPU-second and a second, then the ratios that we hold ourselves to."""
+def print_table(medians: dict[tuple[str, int], Measured]) -> None:
+    """Print thousand samples a CPU-second and a second."""
+    columns = f"{'in process':>12}{f'{WORKERS} workers':>12}"
     print(f"{'thousand cutouts':<26}{'a CPU-second':>24}{'a second':>24}")
-    print(f"{'':<26}{'in process':>12}{f'{WORKERS} workers':>12}" * 1 + f"{'in process':>12}{f'{WORKERS} workers':>12}")
+    print(f"{'':<26}{columns}{columns}")
+
     for way in dict.fromkeys(name for name, _ in medians):
-        numbers = [medians.get((way, workers), {}).get(what) for what in ("cpu", "wall") for workers in (0, WORKERS)]
-        print(f"{way:<26}" + "".join(f"{number:>12.1f}" if number else f"{'':>12}" for number in numbers))
+        line = f"{way:<26}"
+        for what in ("cpu", "wall"):
+            for workers in (0, WORKERS):
+                number = medians.get((way, workers), {}).get(what)
+                line += f"{number:>12.1f}" if number else f"{'':>12}"
+        print(line)
 
-    def best(way: str, what: str = "cpu") -> float:
-        return max(found[what] for (name, _), found in medians.items() if name == way)
 
-    others = {name: best(name) for name in WAYS if name != AUGMENTED_NPY and (name, 0) in medians}
+def print_ratios(medians: dict[tuple[str, int], Measured]) -> None:
+    """Print the ratios that we hold ourselves to."""
+    ours = best_cpu(medians, FULL)
+    limit = best_cpu(medians, LIMIT)
+    others = {
+        way: best_cpu(medians, way) for way in WAYS if way != AUGMENTED_NPY and (way, 0) in medians
+    }
+    fastest = max(others, key=others.get)
     print()
-    print(f"{FULL} / limit, a CPU-second: {best(FULL) / best(LIMIT):.2f} (at least 0.7)")
-    print(f"{FULL} / {max(others, key=others.get)}: {best(FULL) / max(others.values()):.2f} (at least 1.7)")
-    print(f"{FULL} / {NPY}: {best(FULL) / others[NPY]:.1f} (at least 10)")
-    pair = [medians[way, WORKERS]["wall"] for way in (AUGMENTED, AUGMENTED_NPY)]
-    print(f"{AUGMENTED} / {AUGMENTED_NPY}, a second, {WORKERS} workers each: {pair[0] / pair[1]:.1f} (at least 5)")
+    print(f"{FULL} / limit, a CPU-second: {ours / limit:.2f} (at least 0.7)")
+    print(f"{FULL} / {fastest}: {ours / others[fastest]:.2f} (at least 1.7)")
+    print(f"{FULL} / {NPY}: {ours / others[NPY]:.1f} (at least 10)")
+
+    ratio = medians[AUGMENTED, WORKERS]["wall"] / medians[AUGMENTED_NPY, WORKERS]["wall"]
+    names = f"{AUGMENTED} / {AUGMENTED_NPY}, a second, {WORKERS} workers each"
+    print(f"{names}: {ratio:.1f} (at least 5)")
 
 
-def draw(file: Path, medians: dict[tuple[str, int], dict[str, float]]) -> None:
-    """Bars of the better of in-process and workers, for reading and with augmentation."""
+def best_cpu(medians: dict[tuple[str, int], Measured], way: str) -> float:
+    """Return the better of in-process and workers, thousand samples a CPU-second."""
+    return max(found["cpu"] for (name, _), found in medians.items() if name == way)
+
+
+def draw(file: Path, medians: dict[tuple[str, int], Measured]) -> None:
+    """Draw bars of the better of in-process and workers, for reading and with augmentation."""
     import matplotlib.pyplot as plt
 
     ways = list(dict.fromkeys(name for name, _ in medians))
-    groups = {
-        "reading: thousand cutouts per CPU-second": ("cpu", [w for w in ways if "+" not in w and w != NORMALISED]),
-        f"with augmentation: thousand per second, {WORKERS} workers": ("wall", [w for w in ways if "+" in w]),
-    }
-    heights = [len(names) for _, names in groups.values()]
-    canvas, axes = plt.subplots(2, 1, figsize=(7.5, 5.2), height_ratios=heights, layout="constrained")
-    for axis, (title, (what, names)) in zip(axes, groups.items(), strict=True):
-        values = {
-            name: max(
-                found[what] for (way, workers), found in medians.items() if way == name and (what == "cpu" or workers)
-            )
-            for name in names
-        }
-        ordered = sorted(values, key=values.get)
-        colours = ["0.35" if n == LIMIT else "#c8102e" if n.startswith("lens_hpc") else "#9db4c0" for n in ordered]
-        bars = axis.barh(ordered, [values[name] for name in ordered], color=colours)
-        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.spines[["top", "right", "bottom"]].set_visible(False)
-        axis.set_xticks([])
-        axis.tick_params(left=False, labelsize=9)
+    read = [way for way in ways if "+" not in way and way != NORMALISED]
+    augmented = [way for way in ways if "+" in way]
+
+    canvas, (upper, lower) = plt.subplots(
+        2,
+        1,
+        figsize=(7.5, 5.2),
+        height_ratios=[len(read), len(augmented)],
+        layout="constrained",
+    )
+    draw_bars(
+        upper,
+        "reading: thousand cutouts per CPU-second",
+        {way: best_cpu(medians, way) for way in read},
+    )
+    draw_bars(
+        lower,
+        f"with augmentation: thousand per second, {WORKERS} workers",
+        {way: medians[way, WORKERS]["wall"] for way in augmented},
+    )
     canvas.savefig(file, dpi=160)
 
 
+def draw_bars(axis: "Axes", title: str, values: dict[str, float]) -> None:
+    """Draw a bar for each way, the longest on top."""
+    ordered = sorted(values, key=values.get)
+    bars = axis.barh(
+        ordered,
+        [values[name] for name in ordered],
+        color=[colour_of(name) for name in ordered],
+    )
+    axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+    axis.set_title(title, loc="left", fontsize=10)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+    axis.set_xticks([])
+    axis.tick_params(left=False, labelsize=9)
+
+
+def colour_of(way: str) -> str:
+    """Return grey for the limit, red for ours, blue for others."""
+    if way == LIMIT:
+        return "0.35"
+    return "#c8102e" if way.startswith("lens_hpc") else "#9db4c0"
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] and sys.argv[1].startswith("measure"):
-        how = {"measure": measure, "measure_cold": measure_cold}[sys.argv[1]]
-        print(json.dumps(how(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
-    elif "cold=1" in sys.argv[1:]:
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in MEASUREMENTS:
+        how, way, folder, workers = arguments
+        print(json.dumps(MEASUREMENTS[how](way, Path(folder), int(workers))))
+    elif "cold=1" in arguments:
         main_cold(20_000, 3)
     else:
-        options = dict(argument.split("=", 1) for argument in sys.argv[1:])
-        main(int(options.get("rows", 20_000)), int(options.get("repeats", 5)), options.get("figure", ""))
+        options = {"rows": "20000", "repeats": "5", "figure": ""}
+        options |= dict(argument.split("=", 1) for argument in arguments)
+        main(int(options["rows"]), int(options["repeats"]), options["figure"])

@@ -1,18 +1,19 @@
 """How other libraries load the cutouts that benchmarks/loader.py gives to all.
 
-Every way keeps the same float32 cutouts uncompressed, and gives them in a new order each epoch, in whole batches.
+Every way keeps the same float32 cutouts uncompressed, and gives them in batches, in a new order
+each epoch.
 
-npy                a file a cutout, features and labels in memory: what most projects of this field do
-npy+albumentations the same, each cutout divided by its maximum, flipped and blurred by albumentations
+npy                a file a cutout, features and labels in memory, as most of this field do it
+npy+albumentations the same, each cutout divided by its maximum, then flips and blur
 h5py               one contiguous HDF5 dataset, indexed by sample
 webdataset         tar shards of 1,000; order of shards, then a buffer of 1,000
 streaming          MDS shards of mosaicml-streaming (64 MiB), its own shuffle
-datasets           Arrow files of Hugging Face datasets, a take of 256 rows a batch, its numpy format
+datasets           Arrow files of Hugging Face datasets, a take of a batch, its numpy format
 datasets-arrow     the same, but its arrow format, which we turn into tensors ourselves: its fastest
 litdata            chunks of 64 MB, its own shuffle (chunks, then blocks of 256, then inside each)
 lmdb               one record a cutout
 
-webdataset and litdata shuffle within a window, as they are made to; the others draw from the whole set.
+webdataset and litdata shuffle within a window, as they are made to; the others draw from all.
 
 pip install lmdb==3.0.0 webdataset==1.0.2 mosaicml-streaming==0.13.0 datasets==5.2.0 litdata==0.2.76
 """
@@ -35,7 +36,7 @@ N_PIXELS, N_FEATURES = 3 * 64 * 64, 8
 
 @dataclass(frozen=True)
 class Way:
-    """How to write a folder of cutouts, and how to read it in batches: an iterable, once an epoch."""
+    """How to write a folder of cutouts, and how to read it: iterated once an epoch, by batches."""
 
     write: Callable[[Path, np.ndarray, np.ndarray, np.ndarray], None]
     batches: Callable[[Path, int, int], Iterable]
@@ -57,7 +58,11 @@ def unpack(data: bytes | memoryview) -> tuple[np.ndarray, np.ndarray, np.int8]:
     """The arrays of `pack`, without a copy."""
     image = np.frombuffer(data, np.float32, N_PIXELS).reshape(IMAGE)
     features = np.frombuffer(data, np.float32, N_FEATURES, offset=image.nbytes)
-    return image, features, np.frombuffer(data, np.int8, 1, offset=image.nbytes + features.nbytes)[0]
+    return (
+        image,
+        features,
+        np.frombuffer(data, np.int8, 1, offset=image.nbytes + features.nbytes)[0],
+    )
 
 
 # ---- npy, with and without albumentations
@@ -76,7 +81,10 @@ class Npy(Dataset):
 
     def __init__(self, folder: Path):
         self.folder = str(folder)
-        self.features, self.labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
+        self.features, self.labels = (
+            np.load(folder / "features.npy"),
+            np.load(folder / "labels.npy"),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,7 +104,9 @@ class AugmentedNpy(Npy):
         import cv2
 
         cv2.setNumThreads(0)
-        return A.Compose([A.HorizontalFlip(p=0.3), A.VerticalFlip(p=0.3), A.AdvancedBlur(p=0.3), A.ToTensorV2()])
+        return A.Compose(
+            [A.HorizontalFlip(p=0.3), A.VerticalFlip(p=0.3), A.AdvancedBlur(p=0.3), A.ToTensorV2()]
+        )
 
     def __getitem__(self, i: int) -> tuple[Any, np.ndarray, np.int8]:
         image, features, label = super().__getitem__(i)
@@ -157,7 +167,9 @@ def read_h5py(folder: Path, batch_size: int, workers: int) -> Iterable:
 # ---- webdataset
 
 
-def write_webdataset(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
+def write_webdataset(
+    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> None:
     """Shards of one file a sample, dated in whole seconds: tar headers cost most of the time."""
     import webdataset
 
@@ -168,7 +180,7 @@ def write_webdataset(folder: Path, images: np.ndarray, features: np.ndarray, lab
 
 @dataclass(frozen=True)
 class WebDatasetEpochs:
-    """A new pipeline each epoch: a WebDataset has one seed, and would repeat its order of shards."""
+    """A new pipeline each epoch: a WebDataset has one seed, and would repeat its shards' order."""
 
     folder: Path
     batch_size: int
@@ -178,7 +190,9 @@ class WebDatasetEpochs:
         import webdataset
 
         shards = sorted(map(str, self.folder.glob("*.tar")))
-        dataset = webdataset.WebDataset(shards, shardshuffle=len(shards)).shuffle(1000).map(self.decode)
+        dataset = (
+            webdataset.WebDataset(shards, shardshuffle=len(shards)).shuffle(1000).map(self.decode)
+        )
         dataset = dataset.batched(self.batch_size, collation_fn=default_collate, partial=False)
         return iter(webdataset.WebLoader(dataset, batch_size=None, num_workers=self.workers))
 
@@ -197,11 +211,17 @@ def read_webdataset(folder: Path, batch_size: int, workers: int) -> Iterable:
 # ---- mosaicml-streaming
 
 
-def write_streaming(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
+def write_streaming(
+    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> None:
     """Columns of fixed type and shape, so that MDS stores bare bytes."""
     from streaming import MDSWriter
 
-    columns = {"image": "ndarray:float32:3,64,64", "features": f"ndarray:float32:{N_FEATURES}", "label": "int8"}
+    columns = {
+        "image": "ndarray:float32:3,64,64",
+        "features": f"ndarray:float32:{N_FEATURES}",
+        "label": "int8",
+    }
     with MDSWriter(out=str(folder), columns=columns) as writer:
         for image, row, label in zip(images, features, labels, strict=True):
             writer.write({"image": image, "features": row, "label": label})
@@ -225,50 +245,69 @@ def read_streaming(folder: Path, batch_size: int, workers: int) -> Iterable:
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     clean_stale_shared_memory()  # a run that was killed leaves some, and the next one refuses it
     dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=batch_size)
-    return Tuples(StreamingDataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True))
+    return Tuples(
+        StreamingDataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True)
+    )
 
 
 # ---- Hugging Face datasets
 
 
-def write_datasets(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
+def write_datasets(
+    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> None:
     """Flat lists of fixed length: its Array3D reads at a third of their speed or less."""
     import datasets
     import pyarrow as pa
 
     datasets.disable_progress_bars()
     columns = {"image": images.reshape(len(images), -1), "features": features}
-    columns = {name: pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1]) for name, x in columns.items()}
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(x.ravel(), x.shape[1])
+        for name, x in columns.items()
+    }
     datasets.Dataset(pa.table(columns | {"label": pa.array(labels)})).save_to_disk(folder)
 
 
 def from_arrays(batch: dict) -> tuple[torch.Tensor, ...]:
     """A batch in the numpy format as tensors."""
-    image, features, label = (torch.from_numpy(batch[name]) for name in ("image", "features", "label"))
+    image, features, label = (
+        torch.from_numpy(batch[name]) for name in ("image", "features", "label")
+    )
     return image.view(-1, *IMAGE), features, label
 
 
 def from_arrow(table: Any) -> tuple[torch.Tensor, ...]:
-    """A batch in the arrow format as tensors, over Arrow's memory (a take has made it, so nobody else has it)."""
-    image, features, label = (table[name].combine_chunks() for name in ("image", "features", "label"))
-    image, features, label = (torch.from_numpy(x.to_numpy()) for x in (image.flatten(), features.flatten(), label))
+    """A batch in the arrow format as tensors over Arrow's memory: the take has made it for us."""
+    image, features, label = (
+        table[name].combine_chunks() for name in ("image", "features", "label")
+    )
+    image, features, label = (
+        torch.from_numpy(x.to_numpy()) for x in (image.flatten(), features.flatten(), label)
+    )
     return image.view(-1, *IMAGE), features.view(-1, N_FEATURES), label
 
 
-def read_datasets(folder: Path, batch_size: int, workers: int, kind: str, collate: Callable) -> Iterable:
-    """Whole batches by a BatchSampler, which its guide has for speed: one take, and no stacking of rows."""
+def read_datasets(
+    folder: Path, batch_size: int, workers: int, kind: str, collate: Callable
+) -> Iterable:
+    """Batches by a BatchSampler, as its guide has it for speed: one take, no stacking of rows."""
     import datasets
 
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     dataset = datasets.load_from_disk(folder).with_format(kind)
     sampler = BatchSampler(RandomSampler(dataset), batch_size, drop_last=True)
-    return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=collate, num_workers=workers)
+    return DataLoader(
+        dataset, batch_size=None, sampler=sampler, collate_fn=collate, num_workers=workers
+    )
 
 
 # ---- litdata
 
 
-def write_litdata(folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray) -> None:
+def write_litdata(
+    folder: Path, images: np.ndarray, features: np.ndarray, labels: np.ndarray
+) -> None:
     """Tensors, which it reads without a copy (arrays it copies)."""
     os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"
     import litdata
@@ -290,9 +329,14 @@ def read_litdata(folder: Path, batch_size: int, workers: int) -> Iterable:
     os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"
     import litdata
 
-    # its default decodes samples ahead, here each of them 28 times an epoch: 8 times as slow, and tensors need none
+    # Its default decodes samples ahead, here each of them 28 times an epoch: 8 times as slow, and
+    # tensors need none.
     dataset = litdata.StreamingDataset(str(folder), shuffle=True, drop_last=True, batch_decode=0)
-    return Tuples(litdata.StreamingDataLoader(dataset, batch_size=batch_size, num_workers=workers, drop_last=True))
+    return Tuples(
+        litdata.StreamingDataLoader(
+            dataset, batch_size=batch_size, num_workers=workers, drop_last=True
+        )
+    )
 
 
 # ---- lmdb
@@ -302,7 +346,10 @@ def write_lmdb(folder: Path, images: np.ndarray, features: np.ndarray, labels: n
     """A record a sample, in the order of the keys."""
     import lmdb
 
-    with lmdb.open(str(folder), map_size=2 * images.nbytes + 2**24) as env, env.begin(write=True) as txn:
+    with (
+        lmdb.open(str(folder), map_size=2 * images.nbytes + 2**24) as env,
+        env.begin(write=True) as txn,
+    ):
         for i, sample in enumerate(zip(images, features, labels, strict=True)):
             txn.put(i.to_bytes(4, "big"), pack(*sample), append=True)
 

@@ -1,10 +1,12 @@
 """How fast does pack write, beside a bare loop over the same files?
 
-    python benchmarks/pack.py [rows=20000] [repeats=5]     ratios, medians of interleaved repeats, page cache warm
-    python benchmarks/pack.py kills=200                    SIGKILLs at random instants, then the same bytes
+    python benchmarks/pack.py [rows=20000] [repeats=5]   ratios, medians of interleaved repeats,
+                                                         with a warm page cache
+    python benchmarks/pack.py kills=200                  SIGKILLs at random instants, same bytes?
 
-Ratios of times: pack on one process over np.load of every file and one h5py dataset; one process over two; packing FITS
-over astropy opening the same files. And the peak memory of a process at one and ten times the rows.
+Ratios of times: pack on one process over np.load of every file and one h5py dataset; one process
+over two; packing FITS over astropy opening the same files. And the peak memory of a process at one
+and ten times the rows.
 """
 
 import shutil
@@ -34,7 +36,7 @@ units: counts
 
 
 def write_survey(folder: Path, rows: int, kind: str) -> Path:
-    """`rows` files of one kind, a catalogue and a recipe."""
+    """Write `rows` files of one kind, a catalogue and a recipe."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(rows):
@@ -48,7 +50,7 @@ def write_survey(folder: Path, rows: int, kind: str) -> Path:
 
 
 def multiply(survey: Path, folder: Path, rows: int, times: int) -> Path:
-    """The same survey with so many times the rows, each file under several names."""
+    """Make the same survey with `times` as many rows, each file under several names."""
     folder.mkdir()
     for i in range(rows * times):
         (folder / f"{i}.npy").hardlink_to(survey / f"{i % rows}.npy")
@@ -57,21 +59,21 @@ def multiply(survey: Path, folder: Path, rows: int, times: int) -> Path:
 
 
 def write_tables(folder: Path, rows: int, kind: str) -> None:
-    """Catalogue and recipe."""
+    """Write a catalogue and a recipe."""
     lines = "".join(f"{i},{i % 2},{i % 97}\n" for i in range(rows))
     (folder / "catalogue.csv").write_text("id,is_lens,mag\n" + lines)
     (folder / "recipe.yaml").write_text(RECIPE % kind)
 
 
 def pack(survey: Path, output: Path, processes: int) -> None:
-    """The real command, as a user types it."""
-    command = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml"), f"source={survey}"]
-    command += [f"output={output}", f"processes={processes}", "shard_mib=128"]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    """Run the real command, as a user types it."""
+    program = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml")]
+    settings = [f"source={survey}", f"output={output}", f"processes={processes}", "shard_mib=128"]
+    subprocess.run([*program, *settings], check=True, capture_output=True, cwd=ROOT)
 
 
 def bare_loop(survey: Path, output: Path, rows: int) -> None:
-    """np.load of every file, and the same bytes into one dataset."""
+    """Call np.load on every file, and write the same bytes into one dataset."""
     code = (
         "import sys, h5py, numpy as np\n"
         "folder, output, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
@@ -84,7 +86,7 @@ def bare_loop(survey: Path, output: Path, rows: int) -> None:
 
 
 def open_fits(survey: Path, rows: int) -> None:
-    """What astropy needs to open the files and hand over their data."""
+    """Open the files with astropy, which hands over their data."""
     code = (
         "import sys\nfrom astropy.io import fits\n"
         "for i in range(int(sys.argv[2])):\n"
@@ -95,7 +97,7 @@ def open_fits(survey: Path, rows: int) -> None:
 
 
 def seconds(folder: Path, work: Callable[[], None]) -> float:
-    """Wall time of one call, which finds no output of an earlier one in `folder`."""
+    """Return the wall time of one call, which finds no earlier output in `folder`."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "out").mkdir()
     began = time.perf_counter()
@@ -104,7 +106,7 @@ def seconds(folder: Path, work: Callable[[], None]) -> float:
 
 
 def peak_megabytes(survey: Path, output: Path) -> float:
-    """Largest resident set of a packing process, in a child of its own."""
+    """Return the largest resident set of a packing process, in a child of its own."""
     code = (
         "import resource, sys\n"
         "from lens_hpc.cli import main\n"
@@ -113,9 +115,10 @@ def peak_megabytes(survey: Path, output: Path) -> float:
         "sys.exit(status)\n"
     )
     shutil.rmtree(output, ignore_errors=True)
-    arguments = ["pack", str(survey / "recipe.yaml"), f"source={survey}", f"output={output}", "processes=1"]
+    program = [sys.executable, "-c", code, "pack", str(survey / "recipe.yaml")]
+    settings = [f"source={survey}", f"output={output}", "processes=1"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, cwd=ROOT
+        [*program, *settings], check=True, capture_output=True, text=True, cwd=ROOT
     )
     return float(done.stdout.split()[-1])
 
@@ -132,23 +135,30 @@ def measure(folder: Path, rows: int, repeats: int) -> None:
         "astropy opens, .fits": lambda: open_fits(flexible, few),
         "pack, .fits, one process": lambda: pack(flexible, folder / "out" / "d", 1),
     }
+
+    # The first round warms the page cache.
     for way in ways.values():
-        seconds(folder, way)  # warm the page cache
+        seconds(folder, way)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             times[name].append(seconds(folder, way))
+
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, value in median.items():
         count = few if ".fits" in name else rows
         print(f"{name:<28}{value:>8.2f} s{count / value:>10,.0f} cutouts/s")
+
     bare, one, two, opened, packed = median.values()
     print(f"one process / bare loop      {one / bare:>6.2f}   (at most 1.5)")
     print(f"one process / two            {one / two:>6.2f}   (at least 1.6)")
     print(f"pack .fits / astropy opens   {packed / opened:>6.2f}   (at most 1.3)")
+
     many = multiply(npy, folder / "many", rows, times=10)
-    peaks = peak_megabytes(npy, folder / "m1"), peak_megabytes(many, folder / "m10")
-    print(f"peak memory of a process     {peaks[0]:.0f} MB at {rows:,} rows, {peaks[1]:.0f} MB at {10 * rows:,}")
+    peak = peak_megabytes(npy, folder / "m1")
+    peak_of_many = peak_megabytes(many, folder / "m10")
+    print(f"peak memory of a process     {peak:.0f} MB at {rows:,} rows")
+    print(f"                             {peak_of_many:.0f} MB at {10 * rows:,} rows")
     print("                             (below 500)")
 
 
@@ -160,11 +170,19 @@ def main(options: dict[str, int]) -> None:
             from tests.kills import kill_and_restart
 
             survey = write_survey(folder / "survey", 3000, "npy")
-            ends = kill_and_restart(survey, folder / "d", ("shard_mib=12", "processes=2"), kills, seed=0)
-            print(f"{kills} kills at random instants; {ends} times it came to its end, each time with the same bytes")
+            settings = ("shard_mib=12", "processes=2")
+            ends = kill_and_restart(survey, folder / "d", settings, kills, seed=0)
+            print(
+                f"{kills} kills at random instants; {ends} times it came to its end, "
+                "each time with the same bytes"
+            )
         else:
             measure(folder, options.get("rows", 20_000), options.get("repeats", 5))
 
 
 if __name__ == "__main__":
-    main({key: int(value) for key, _, value in (argument.partition("=") for argument in sys.argv[1:])})
+    options = {}
+    for argument in sys.argv[1:]:
+        key, _, value = argument.partition("=")
+        options[key] = int(value)
+    main(options)

@@ -1,10 +1,47 @@
-"""lens_hpc: a distributed training toolkit for finding strong gravitational lenses in survey cutouts."""
+"""lens_hpc: a distributed training toolkit for finding strong gravitational lenses.
 
-__version__ = "0.1.0"
+    import lens_hpc
+
+    dataset = lens_hpc.Dataset("data/shards")
+    finder = lens_hpc.Finder.load("runs/first")
+    logits = finder.score(images, features)
+
+Every verb of the command line is a function of the same name and settings: `lens_hpc.VERB(target,
+setting=value, ...)` returns an object where the terminal prints text. Nothing is imported before it
+is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lens_hpc._version import __version__
+from lens_hpc.errors import UserError
+
+if TYPE_CHECKING:
+    from lens_hpc.dataset.dataset import Dataset
+    from lens_hpc.scoring.finder import Finder
+
+__all__ = ["Dataset", "Finder", "UserError", "__version__"]
+
+_OBJECTS = {
+    "Dataset": "lens_hpc.dataset.dataset",
+    "Finder": "lens_hpc.scoring.finder",
+}
 
 
-class UserError(Exception):
-    """The user's input is at fault: the message says what is wrong, where, and what to do.
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: an object, or a verb as a function."""
+    if name in _OBJECTS:
+        found = getattr(importlib.import_module(_OBJECTS[name]), name)
+    else:
+        verbs = importlib.import_module("lens_hpc.verbs")
+        if name not in verbs.names():
+            raise AttributeError(f"module 'lens_hpc' has no attribute {name!r}")
+        found = importlib.import_module("lens_hpc.door").as_function(name)
+    globals()[name] = found
+    return found
 
-    It ends a command with exit status 2 and without a traceback (`lens_hpc.cli`).
-    """
+
+def __dir__() -> list[str]:
+    verbs = importlib.import_module("lens_hpc.verbs")
+    return sorted([*__all__, *verbs.names()])

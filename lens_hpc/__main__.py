@@ -1,4 +1,4 @@
-"""`python -m lens_hpc VERB ...` is `lens-hpc VERB ...`: what `accelerate launch -m lens_hpc` starts."""
+"""`python -m lens_hpc VERB ...` is `lens-hpc VERB ...`, as `accelerate launch` starts it."""
 
 import sys
 

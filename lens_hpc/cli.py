@@ -1,11 +1,10 @@
 """The command line: `lens-hpc VERB FILE-OR-FOLDER key=value ...`.
 
-A verb is a module of that name with `run(target, overrides)`, imported only when called, so that help answers at once.
+The verbs are found in lens_hpc/verbs. Their files are read for --help, and imported when called.
 """
 
 import difflib
 import errno
-import importlib
 import os
 import signal
 import sys
@@ -14,174 +13,214 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from lens_hpc import UserError, __version__, logs
+from lens_hpc import logs, process, verbs
+from lens_hpc._version import __version__
+from lens_hpc.errors import UserError
 
-
-class Verb(NamedTuple):
-    """What --help says of a verb."""
-
-    target: str
-    summary: str
-    example: str
-
-
-# The file system says no: a matter of the user's folders, not of our code.
-THE_USERS_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
-LAUNCH = "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc"
-VERBS = {
-    "simulate": Verb(
-        "OUT",
-        "Make a labelled mock survey: FITS cutouts, catalogue.csv and recipe.yaml in the new folder OUT.",
-        "lens-hpc simulate data/demo/survey objects=4000 seed=0",
-    ),
-    "pack": Verb(
-        "RECIPE",
-        "Pack a catalogue and its images into HDF5 shards and a manifest, as the recipe file describes them.",
-        "lens-hpc pack data/demo/survey/recipe.yaml source=data/demo/survey output=data/demo/shards",
-    ),
-    "verify": Verb(
-        "DATASET",
-        "Read every byte of a packed dataset, and name the shards and rows that are damaged.",
-        "lens-hpc verify data/demo/shards",
-    ),
-    "info": Verb(
-        "DATASET",
-        "Say what is in a packed dataset: splits, classes, features, bands, where it came from; draw some cutouts.",
-        "lens-hpc info data/demo/shards figure=cutouts.png",
-    ),
-    "audit": Verb(
-        "DATASET",
-        "Find what gives the label away before anyone trains: features, shortcuts, duplicates, split groups. "
-        "The verdicts are kept in DATASET/audit.json; exit status 3 when one is leak.",
-        "lens-hpc audit data/demo/shards",
-    ),
-    "train": Verb(
-        "CONFIG",
-        "Train the fusion model on a packed dataset, on as many processes as the launcher starts.",
-        f"{LAUNCH} train configs/train/demo.yaml train.epochs=5",
-    ),
-    "weights": Verb(
-        "CONFIG",
-        "Fetch timm's pretrained weights of a config's backbone into a folder, for compute nodes without internet.",
-        "lens-hpc weights configs/train/resnet50.yaml",
-    ),
-    "check": Verb(
-        "CONFIG",
-        "Find in seconds, before the queue, what could fail later: config, data, weights, batches, disk, memory.",
-        "lens-hpc check configs/train/demo.yaml world_size=4",
-    ),
-    "bench": Verb(
-        "CONFIG",
-        "Measure for a minute where the time of a training would go on this machine, and which setting to turn.",
-        "lens-hpc bench configs/train/demo.yaml",
-    ),
-    "evaluate": Verb(
-        "RUN [RUN ...]",
-        "Score a split with a trained run, or with several as one ensemble: report.html, metrics.json, "
-        "predictions.parquet and figures in RUN/evaluation/SPLIT.",
-        f"{LAUNCH} evaluate runs/demo split=test",
-    ),
+# Verbs in the order in which a user first needs them. All others follow.
+FIRST_DAY = (
+    "simulate",
+    "pack",
+    "verify",
+    "info",
+    "audit",
+    "train",
+    "weights",
+    "check",
+    "bench",
+    "evaluate",
+)
+# The file system refuses: a matter of the user's folders, not of our code.
+USER_ERRNOS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
 }
+
+USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+SECONDS_FOR_RANK_0 = 3
+
+EXIT_STATUS = (
+    "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where; "
+    "3 audit found a leak;\n"
+    "85 train was asked to stop, has saved, and goes on when the same line is run again."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 2 the user's input is at fault, else what the verb says."""
-    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Run one command and return its exit status: 0, 2 for a user's mistake, or the verb's own."""
+    if arguments is not None:
+        return _call(list(arguments))
+
+    process.ends_with_command = True
+    return _call(sys.argv[1:])
+
+
+def _call(words: list[str]) -> int:
+    verb, rest = (words[0], words[1:]) if words else ("--help", [])
+
     if verb in {"-h", "--help"}:
         _show(overview())
-    elif verb == "--version":
+        return 0
+    if verb == "--version":
         print(f"lens-hpc {__version__}")
-    elif verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        return _refuse(
-            f"unknown verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}")
-        )
-    elif {"-h", "--help"} & set(rest):
+        return 0
+    if verb not in verbs.names():
+        return _refuse(_unknown(verb))
+    if {"-h", "--help"} & set(rest):
         _show(verb_help(verb))
-    elif not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
-        return _refuse(f"{verb} needs its {VERBS[verb].target.split()[0]} first, as in\n  {VERBS[verb].example}")
-    else:
-        return _run(verb, Path(rest[0]), rest[1:])
-    return 0
+        return 0
+
+    targets, overrides = split_arguments(rest)
+    if not targets:
+        told = verbs.header(verb)
+        return _refuse(f"{verb} needs its {told.target.split()[0]} first, as in\n  {told.example}")
+    return _run(verb, targets, overrides)
 
 
-def _run(verb: str, target: Path, overrides: list[str]) -> int:
+def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separate what stands before the settings from the settings, `key=value` each.
+
+    A file whose name has an equals sign is no setting, where it stands first.
+    """
+    targets = []
+    overrides = []
+    for position, word in enumerate(words):
+        is_target = "=" not in word or (position == 0 and Path(word).exists())
+        if is_target:
+            targets.append(Path(word))
+        else:
+            overrides.append(word)
+    return targets, overrides
+
+
+def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
     logs.setup(logs.launched_rank())
     try:
-        status: int | None = importlib.import_module(f"lens_hpc.{verb}").run(target, overrides)
+        settings = verbs.read_settings(verb, targets, overrides)
+        module = verbs.module(verb)
+        result = module.run(settings)
     except UserError as error:
         return _refuse(f"{verb}: {error}")
     except OSError as error:
-        if error.errno not in THE_USERS_ERRNOS:
+        if error.errno not in USER_ERRNOS:
             raise
         return _refuse(f"{verb}: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
-        return 130
-    _leave_word(status or 0)
-    return status or 0
+        return INTERRUPTED_STATUS
+
+    status = 0
+    if result is not None:
+        text = module.text(result)
+        if text:
+            print(text)
+        if hasattr(module, "status"):
+            status = module.status(result)
+    _write_status(status)
+    return status
 
 
 def _show(text: str) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `lens-hpc --help | head` ends in silence
+    # `lens-hpc --help | head` ends in silence.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     print(text)
 
 
+def _unknown(verb: str) -> str:
+    near = difflib.get_close_matches(verb, verbs.names(), n=1)
+    if near:
+        return f"unknown verb {verb!r}; did you mean {near[0]}?"
+    return f"unknown verb {verb!r}; verbs: {', '.join(verbs_in_order())}"
+
+
 def _refuse(message: str) -> int:
-    """Say what is wrong, once: when all ranks fail alike, the launcher ends the others before they speak."""
+    """Print what is wrong, once, and return exit status 2."""
     rank = logs.launched_rank()
     if rank:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training only takes note of it
-        time.sleep(3)
-    print(f"[rank {rank}] " * (rank > 0) + f"lens-hpc: {message}", file=sys.stderr, flush=True)
-    _leave_word(2)
+        # When all ranks fail alike, the first speaks, and the launcher ends the others before they
+        # do.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SECONDS_FOR_RANK_0)
+        message = f"[rank {rank}] lens-hpc: {message}"
+    else:
+        message = f"lens-hpc: {message}"
+    print(message, file=sys.stderr, flush=True)
+
+    _write_status(USER_ERROR_STATUS)
     if "RANK" in os.environ:
-        os._exit(2)  # Python's own way out would wait for threads that wait for the other ranks
-    return 2
+        # Python's own way out would wait for threads that wait for the other ranks.
+        os._exit(USER_ERROR_STATUS)
+    return USER_ERROR_STATUS
 
 
-def _leave_word(status: int) -> None:
-    """Tell a batch script how we ended (slurm/job.sh): launchers turn every status into 1. Success is the first's."""
-    if (status or not logs.launched_rank()) and (file := os.environ.get("LENS_HPC_STATUS")):
-        with suppress(OSError):  # a full disk: the status is 1 then
+def _write_status(status: int) -> None:
+    """Tell a batch script how this command ended, as launchers turn every status into 1.
+
+    slurm/job.sh names the file. That all went well is for the first rank to say.
+    """
+    file = os.environ.get("LENS_HPC_STATUS")
+    speaks = status != 0 or not logs.launched_rank()
+    if file and speaks:
+        # On a full disk, the script takes the status for 1.
+        with suppress(OSError):
             Path(file).write_text(f"{status}\n", encoding="utf-8")
 
 
+# ---- help ----
+
+
+def verbs_in_order() -> list[str]:
+    """Return the names of all verbs, those that are used first at the beginning."""
+    found = verbs.names()
+    first = [name for name in FIRST_DAY if name in found]
+    return first + [name for name in found if name not in FIRST_DAY]
+
+
 def overview() -> str:
-    """Text of `lens-hpc --help`."""
+    """Return the text of `lens-hpc --help`."""
     lines = [
         "lens-hpc VERB FILE-OR-FOLDER key=value ...",
         "",
         "Train and evaluate strong-lens finders, from a laptop to a cluster.",
         "",
     ]
-    for name, verb in VERBS.items():
-        lines += textwrap.wrap(verb.summary, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
-    lines += ["", "Examples, in the order of a first day:"]
-    lines += [f"  {verb.example}" for verb in VERBS.values()]
-    lines += ["", "lens-hpc VERB --help lists the settings of a verb."]
-    lines += [
-        "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where; 3 audit found a leak;",
-        "85 train was asked to stop, has saved, and goes on when the same line is run again.",
-    ]
+    headers = {name: verbs.header(name) for name in verbs_in_order()}
+    for name, header in headers.items():
+        name_column = f"  {name:<10}"
+        indent = " " * len(name_column)
+        lines += textwrap.wrap(
+            header.summary, 100, initial_indent=name_column, subsequent_indent=indent
+        )
+
+    lines += ["", "Examples, in the order in which you would first use them:"]
+    lines += [f"  {header.example}" for header in headers.values()]
+    lines += ["", "lens-hpc VERB --help lists the settings of a verb.", EXIT_STATUS]
     return "\n".join(lines)
 
 
 def verb_help(name: str) -> str:
-    """Text of `lens-hpc VERB --help`: every setting with its default and meaning."""
-    from lens_hpc import config
+    """Return the text of `lens-hpc VERB --help`: every setting with its default and meaning."""
+    from lens_hpc.settings import describe  # pydantic: not for `lens-hpc --help`
 
-    verb, settings = VERBS[name], config.describe(getattr(config, name.capitalize()))
-    lines = [f"lens-hpc {name} {verb.target} key=value ...", "", *textwrap.wrap(verb.summary, 100)]
-    lines += [
-        "",
-        "Example:",
-        f"  {verb.example}",
-        "",
-        "Settings, their defaults and meaning:" if settings else "No settings.",
+    header = verbs.header(name)
+    described = [
+        setting
+        for setting in describe(verbs.module(name).Settings)
+        if setting.key != header.target_setting
     ]
-    for key, default, meaning in settings:
-        lines.append(f"  {key} = {default}")
-        lines += textwrap.wrap(meaning, 94, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    lines = [f"lens-hpc {name} {header.target} key=value ...", ""]
+    lines += textwrap.wrap(header.summary, 100)
+    lines += ["", "Example:", f"  {header.example}", ""]
+    lines.append("Settings, their defaults and meaning:" if described else "No settings.")
+
+    indent = " " * 6
+    for setting in described:
+        lines.append(f"  {setting.key} = {setting.default}")
+        lines += textwrap.wrap(setting.meaning, 94, initial_indent=indent, subsequent_indent=indent)
     return "\n".join(lines)

@@ -3,7 +3,12 @@
 import logging
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
 from tqdm import tqdm
 
@@ -11,37 +16,166 @@ logger = logging.getLogger("lens_hpc")
 SECONDS_BETWEEN_LINES = 10.0
 
 
+# ---- log lines ----
+
+
 def setup(rank: int = 0) -> None:
-    """Send log lines to stderr: all of rank 0's, warnings of the others with their rank."""
-    prefix = f"[rank {rank}] " if rank else ""
-    logging.basicConfig(format=f"{prefix}%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
-    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    """Send log lines to stderr: all of rank 0's, warnings of the others with their rank.
+
+    This replaces whatever logging the process had, so it is for the command line alone. Code that
+    runs in somebody else's process uses `shown`.
+    """
+    logging.basicConfig(
+        format=_line_format(rank), level=logging.WARNING, stream=sys.stderr, force=True
+    )
+    logger.setLevel(_level(rank))
+
+
+@contextmanager
+def shown(rank: int = 0) -> Iterator[None]:
+    """Send log lines to stderr meanwhile, unless the process has configured logging itself.
+
+    Handlers and level of the logger are as before at the end.
+    """
+    if logger.hasHandlers():
+        yield
+        return
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_line_format(rank)))
+    with _handler_added(handler), _level_set(logger, _level(rank)):
+        yield
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Append log lines to a file meanwhile, each with its time. The folder must be there.
+
+    The file gets all of them, also where the process has configured logging to show fewer.
+    """
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    shown_level = logger.getEffectiveLevel()
+    with (
+        _handler_added(handler),
+        _level_set(logger, min(shown_level, logging.INFO)),
+        _propagated_from(shown_level),
+    ):
+        yield
+
+
+@contextmanager
+def quieted(logger_name: str) -> Iterator[None]:
+    """Hide all but the errors that the logger of another library reports meanwhile."""
+    with _level_set(logging.getLogger(logger_name), logging.ERROR):
+        yield
 
 
 def launched_rank() -> int:
-    """Rank that the launcher gave to this process; 0 without a launcher."""
+    """Return the rank that the launcher gave to this process; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 
+def _line_format(rank: int) -> str:
+    if rank:
+        return f"[rank {rank}] %(message)s"
+    return "%(message)s"
+
+
+def _level(rank: int) -> int:
+    return logging.WARNING if rank else logging.INFO
+
+
+@contextmanager
+def _handler_added(handler: logging.Handler) -> Iterator[None]:
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class _Relay(logging.Handler):
+    """Hands records on to the handlers of the root logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.root.handle(record)
+
+
+@contextmanager
+def _propagated_from(level: int) -> Iterator[None]:
+    """Let the handlers of the root logger see records of this level or above meanwhile."""
+    before = logger.propagate
+    logger.propagate = False
+    try:
+        with _handler_added(_Relay(level if before else logging.CRITICAL + 1)):
+            yield
+    finally:
+        logger.propagate = before
+
+
+@contextmanager
+def _level_set(some_logger: logging.Logger, level: int) -> Iterator[None]:
+    before = some_logger.level
+    some_logger.setLevel(level)
+    try:
+        yield
+    finally:
+        some_logger.setLevel(before)
+
+
+# ---- progress ----
+
+
+class _Bar(tqdm):
+    """A bar that leaves nothing behind."""
+
+    # Without an interval, tqdm starts no thread that watches over its bars until the process ends.
+    monitor_interval = 0
+    # tqdm's own lock is a semaphore between processes, but only one process draws this bar.
+    _lock = threading.RLock()
+
+
 class Progress:
-    """A bar on a terminal, gone at the end; elsewhere a plain line now and then. Silent unless `shown`."""
+    """A bar on a terminal, gone at the end; elsewhere a plain line now and then.
+
+    It is silent unless `shown`. Call `close` at the end, or use it as a context manager.
+    """
 
     def __init__(self, total: int, title: str, unit: str, shown: bool = True) -> None:
-        self.total, self.title, self.unit = total, title, unit
-        self.done, self.facts, self.began = 0, dict[str, str](), time.monotonic()
-        self.spoke = self.began
+        self.total = total
+        self.title = title
+        self.unit = unit
+        self.done = 0
+        self.facts: dict[str, str] = {}
+
         on_terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=not (shown and on_terminal), leave=False)
-        self.lines = shown and not on_terminal
+        self.draws_bar = shown and on_terminal
+        self.writes_lines = shown and not on_terminal
+        self.bar = _Bar(
+            total=total, desc=title, unit=f" {unit}", disable=not self.draws_bar, leave=False
+        )
+
+        self.began = time.monotonic()
+        self.last_line = self.began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def update(self, count: int, **facts: str) -> None:
-        """`count` units more are done; `facts` join or replace those shown beside them."""
+        """Count `count` more units as done; `facts` join or replace those shown beside them."""
         self.done += count
         self.facts |= facts
         self.bar.set_postfix(self.facts, refresh=False)
         self.bar.update(count)
-        if self.lines and time.monotonic() - self.spoke >= SECONDS_BETWEEN_LINES:
-            self.spoke = time.monotonic()
+
+        now = time.monotonic()
+        if self.writes_lines and now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
             logger.info(self._line())
 
     def close(self) -> None:
@@ -49,11 +183,18 @@ class Progress:
         self.bar.close()
 
     def rate(self) -> float:
-        """Units a second since the start."""
-        return self.done / max(time.monotonic() - self.began, 1e-9)
+        """Return the units a second since the start."""
+        seconds = time.monotonic() - self.began
+        return self.done / max(seconds, 1e-9)
 
     def _line(self) -> str:
-        facts = "".join(f"  {name} {value}" for name, value in self.facts.items())
-        left = (self.total - self.done) / max(self.rate(), 1e-9)
-        counts = f"{self.done:,}/{self.total:,} {self.unit}  {self.rate():,.0f} {self.unit}/s"
-        return f"{self.title}  {counts}  {left:,.0f} s left{facts}"
+        rate = self.rate()
+        seconds_left = (self.total - self.done) / max(rate, 1e-9)
+        parts = [
+            self.title,
+            f"{self.done:,}/{self.total:,} {self.unit}",
+            f"{rate:,.0f} {self.unit}/s",
+            f"{seconds_left:,.0f} s left",
+        ]
+        parts += [f"{name} {value}" for name, value in self.facts.items()]
+        return "  ".join(parts)

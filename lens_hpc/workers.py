@@ -11,40 +11,61 @@ from contextlib import contextmanager
 from typing import Any
 
 SECONDS_BETWEEN_LOOKS = 0.3
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+# Signals that ask a process to stop. A launcher or Slurm sends them to workers, too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def make_pool(
-    processes: int, method: str, begin: Callable[..., None] | None = None, *arguments: Any
+    processes: int, method: str, initializer: Callable[..., None] | None = None, *arguments: Any
 ) -> ProcessPoolExecutor:
-    """A pool of `processes`, started by `method`: fork shares what the parent holds, spawn starts clean.
+    """Make a pool of worker processes, each of which first calls `initializer(*arguments)`.
 
-    Each process first calls `begin(*arguments)`.
+    `method` is "fork", which shares what the parent holds, or "spawn", which starts clean. Workers
+    ignore the signals that ask a process to stop, because their parent ends them.
     """
-    context = multiprocessing.get_context(method)
-    return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), begin, arguments))
+    return ProcessPoolExecutor(
+        processes,
+        multiprocessing.get_context(method),
+        initializer=_start_worker,
+        initargs=(os.getpid(), initializer, arguments),
+    )
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
-    """What starts meanwhile is born deaf to these signals, and does not die of one before it can ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+def signals_blocked() -> Iterator[None]:
+    """Block the signals that ask this thread to stop; they arrive at the end.
+
+    A worker that is started meanwhile is born with them blocked, so that none ends it before it
+    ignores them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    for number in ASKING:  # they are for the parent, which ends its workers
+def usable_cpus() -> int:
+    """Return the number of usable cores: in a Slurm job, fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start_worker(
+    parent: int, initializer: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if begin:
-        begin(*arguments)
+    if initializer:
+        initializer(*arguments)
 
 
 def _end_with(parent: int) -> None:
-    """A parent that was killed cannot end its workers: they would go on writing, or wait for ever."""
+    # A parent that was killed cannot end its workers: they would go on writing, or wait for ever.
     while os.getppid() == parent:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os._exit(1)

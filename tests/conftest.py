@@ -1,12 +1,21 @@
-"""Small surveys and datasets that tests share. Nothing here is a file of the repository: tests make what they need."""
+"""Small surveys and datasets that tests share. Nothing here is a file of the repository: tests make
+what they need."""
 
 import csv
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 
-from lens_hpc import config, pack
+from lens_hpc import config, verbs
+
+# A test that fails on a busy machine alone would say nothing.
+hypothesis_settings.register_profile("no deadline", deadline=None)
+hypothesis_settings.load_profile("no deadline")
 
 RECIPE = """
 name: toy
@@ -22,10 +31,16 @@ units: counts
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that several workers end together."""
     first = ("slurm", "integration")
-    items.sort(key=lambda item: next((n for n, part in enumerate(first) if part in item.path.parts), len(first)))
+    items.sort(
+        key=lambda item: next(
+            (n for n, part in enumerate(first) if part in item.path.parts), len(first)
+        )
+    )
 
 
-def write_survey(folder: Path, rows: int = 40, bands: int = 2, size: int = 8, **columns: list[str]) -> Path:
+def write_survey(
+    folder: Path, rows: int = 40, bands: int = 2, size: int = 8, **columns: list[str]
+) -> Path:
     """A toy survey: row i is a cutout filled with noise around i, a lens where i is odd."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -41,14 +56,35 @@ def write_survey(folder: Path, rows: int = 40, bands: int = 2, size: int = 8, **
         writer.writerow(table)
         writer.writerows(zip(*table.values(), strict=True))
     for i in range(rows):
-        np.save(folder / f"obj{i}.npy", (i + rng.normal(size=(bands, size, size))).astype(np.float32))
+        np.save(
+            folder / f"obj{i}.npy", (i + rng.normal(size=(bands, size, size))).astype(np.float32)
+        )
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 
 
+def call(verb: str, target: Path, *overrides: str) -> Any:
+    """Call a verb as the terminal does, but for its errors: print its text and return its
+    result."""
+    module = verbs.module(verb)
+    result = module.run(verbs.read_settings(verb, [target], overrides))
+    print(module.text(result))
+    return result
+
+
 def pack_survey(survey: Path, output: Path, *overrides: str) -> Path:
-    pack.run(survey / "recipe.yaml", [f"source={survey}", f"output={output}", *overrides])
+    call("pack", survey / "recipe.yaml", f"source={survey}", f"output={output}", *overrides)
     return output
+
+
+@pytest.fixture(autouse=True)
+def log_lines_as_in_the_terminal() -> Iterator[None]:
+    """Log lines are there in every test, whichever ran before it."""
+    logger = logging.getLogger("lens_hpc")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="session")
@@ -71,4 +107,6 @@ def dataset(tmp_path: Path, survey: Path) -> Path:
 
 @pytest.fixture
 def small_model() -> config.Model:
-    return config.Model(backbone="test_resnet", weights="none", conv_channels=(16, 8), attention_channels=4)
+    return config.Model(
+        backbone="test_resnet", weights="none", conv_channels=(16, 8), attention_channels=4
+    )

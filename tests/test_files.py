@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lens_hpc import UserError, files
+from lens_hpc import files
+from lens_hpc.errors import UserError
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

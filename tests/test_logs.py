@@ -1,8 +1,125 @@
 import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from lens_hpc import logs
+
+
+@contextmanager
+def unconfigured() -> Iterator[None]:
+    """Logging as it is in a fresh process: pytest has handlers of its own at the root."""
+    root = logging.getLogger()
+    handlers = root.handlers
+    level = logs.logger.level
+    root.handlers = []
+    logs.logger.setLevel(logging.NOTSET)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        logs.logger.setLevel(level)
+
+
+def state() -> tuple[list[logging.Handler], int, list[logging.Handler], int]:
+    root = logging.getLogger()
+    return list(logs.logger.handlers), logs.logger.level, list(root.handlers), root.level
+
+
+# ---- log lines ----
+
+
+def test_lines_are_shown_where_nobody_configured_logging(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with unconfigured():
+        before = state()
+        with logs.shown():
+            logs.logger.info("a line")
+            with logs.shown():
+                logs.logger.info("once")
+        assert state() == before
+        logs.logger.info("not any more")
+    assert capsys.readouterr().err == "a line\nonce\n"
+
+
+def test_other_ranks_show_warnings_with_their_rank(capsys: pytest.CaptureFixture[str]) -> None:
+    with unconfigured(), logs.shown(rank=3):
+        logs.logger.info("a line")
+        logs.logger.warning("a warning")
+    assert capsys.readouterr().err == "[rank 3] a warning\n"
+
+
+def test_logging_that_is_configured_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with unconfigured():
+        logging.getLogger().addHandler(logging.NullHandler())
+        before = state()
+        with logs.shown():
+            assert state() == before
+            logs.logger.warning("a warning")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_leaves_nothing_behind() -> None:
+    with unconfigured():
+        before = state()
+        with pytest.raises(KeyError), logs.shown():
+            raise KeyError
+        assert state() == before
+
+
+def test_a_file_gets_the_lines_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "rank-0.log"
+    before = state()
+    with logs.to_file(file):
+        logs.logger.warning("the first")
+        added = set(logs.logger.handlers) - set(before[0])
+        (handler,) = (each for each in added if isinstance(each, logging.FileHandler))
+    logs.logger.warning("no more")
+    assert state() == before
+    assert isinstance(handler, logging.FileHandler)
+    assert handler.stream is None
+
+    with logs.to_file(file):
+        logs.logger.warning("the second")
+    lines = file.read_text().splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines] == ["the first", "the second"]
+
+
+def test_a_file_gets_what_the_users_own_logging_does_not_show(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with unconfigured():
+        own = logging.StreamHandler(sys.stderr)
+        logging.root.addHandler(own)
+        logging.root.setLevel(logging.WARNING)
+        try:
+            before = state()
+            with logs.shown(), logs.to_file(tmp_path / "rank-0.log"):
+                logs.logger.info("an epoch")
+                logs.logger.warning("a warning")
+            assert state() == before
+        finally:
+            logging.root.removeHandler(own)
+    assert "an epoch" in (tmp_path / "rank-0.log").read_text()
+    assert capsys.readouterr().err == "a warning\n"
+
+
+def test_another_logger_is_quieted_meanwhile() -> None:
+    other = logging.getLogger("some.library")
+    other.setLevel(logging.DEBUG)
+    with logs.quieted("some.library"):
+        assert not other.isEnabledFor(logging.WARNING)
+        assert other.isEnabledFor(logging.ERROR)
+    assert other.level == logging.DEBUG
+
+
+# ---- progress ----
 
 
 def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
@@ -19,10 +136,28 @@ def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
     assert line.endswith(" cutouts/s  0 s left  loss 0.4  AUC 0.9")
 
 
-def test_progress_of_other_ranks_is_silent(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_other_ranks_is_silent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "lens_hpc"):
         progress = logs.Progress(1, "pack", "rows", shown=False)
         progress.update(1)
         progress.close()
     assert not caplog.messages
+
+
+def test_a_bar_is_gone_at_the_end_with_its_thread(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    threads = threading.enumerate()
+    interval = tqdm.monitor_interval
+    with logs.Progress(10, "pack", "rows") as progress:
+        progress.update(5, MB="3")
+        assert threading.enumerate() == threads
+    assert progress.bar.disable
+    assert tqdm.monitor_interval == interval
+    written = capsys.readouterr().err
+    assert "pack:" in written
+    assert written.endswith("\r")

@@ -9,23 +9,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOO_LONG_SECONDS = 300
-
-
 PROGRAM = ("-m", "lens_hpc")
 
 
 def lens_hpc(
-    *arguments: str, processes: int = 1, cwd: Path | None = None, program: tuple[str, ...] = PROGRAM
+    *arguments: str,
+    processes: int = 1,
+    cwd: Path | None = None,
+    program: tuple[str, ...] = PROGRAM,
 ) -> subprocess.CompletedProcess[str]:
-    """`lens-hpc ARGUMENTS`, under `accelerate launch` when there are several processes, on the CPU."""
+    """Run `lens-hpc ARGUMENTS` on the CPU, under `accelerate launch` if with several processes."""
     launcher = [
-        "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0",
     ]  # fmt: skip
     command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if program == PROGRAM else {})
+    environment = (
+        os.environ
+        | {"OMP_NUM_THREADS": "1"}
+        | ({"ACCELERATE_USE_CPU": "true"} if program == PROGRAM else {})
+    )
     return subprocess.run(
-        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=TOO_LONG_SECONDS, check=False
+        command,
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=TOO_LONG_SECONDS,
+        check=False,
     )
 
 
@@ -37,10 +49,14 @@ def done(*arguments: str, processes: int = 1, cwd: Path | None = None) -> str:
 
 
 class Job:
-    """The ranks of one command, started without a launcher, so that each can be signalled and asked for its status."""
+    """The ranks of one command, without a launcher: each can be signalled, and has a status."""
 
     def __init__(
-        self, folder: Path, *arguments: str, processes: int = 1, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        processes: int = 1,
+        environment: dict[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
@@ -49,10 +65,18 @@ class Job:
         self.outputs = [folder / f"output-{rank}" for rank in range(processes)]
         self.ranks = []
         for rank, output in enumerate(self.outputs):
-            own = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {"ACCELERATE_USE_CPU": "true"})
+            own = (
+                os.environ
+                | {"OMP_NUM_THREADS": "1"}
+                | (environment or {"ACCELERATE_USE_CPU": "true"})
+            )
             if processes > 1 or environment:
                 own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-                own |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                own |= {
+                    "LOCAL_WORLD_SIZE": str(processes),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                }
             with output.open("w") as file:
                 command = [sys.executable, *PROGRAM, *arguments]
                 self.ranks.append(subprocess.Popen(command, env=own, stdout=file, stderr=file))

@@ -1,4 +1,4 @@
-"""The real CFHTLS survey, where it lies beside the checkout: pack, train and evaluate with the shipped configs."""
+"""The real CFHTLS survey, where it lies beside the checkout, with the shipped configs."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lens_hpc.data.reader import Split
+from lens_hpc.dataset.split import Split
 from tests.integration.commands import done
 
 ROOT = Path(__file__).parents[2]
@@ -19,10 +19,16 @@ pytestmark = [
 
 
 def test_it_packs_trains_and_evaluates(tmp_path: Path) -> None:
-    recipe, config = ROOT / "configs/pack/cfhtls_spacewarps.yaml", ROOT / "configs/train/cfhtls.yaml"
+    recipe, config = (
+        ROOT / "configs/pack/cfhtls_spacewarps.yaml",
+        ROOT / "configs/train/cfhtls.yaml",
+    )
     done("pack", str(recipe), f"source={SURVEY}", "output=data/cfhtls", cwd=tmp_path)
     groups = pd.read_csv(SURVEY / "catalogue.csv").set_index("id")["group"]
-    members = [set(groups[Split(tmp_path / "data/cfhtls", name).ids()]) for name in ("train", "val", "test")]
+    members = [
+        set(groups[Split(tmp_path / "data/cfhtls", name).ids()])
+        for name in ("train", "val", "test")
+    ]
     assert sum(len(part) for part in members) == groups.nunique()
     assert done("audit", "data/cfhtls", cwd=tmp_path).endswith("verdict: fine\n")
     done("train", str(config), "train.epochs=2", processes=2, cwd=tmp_path)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from lens_hpc.data.shards import read_manifest
+from lens_hpc.dataset.manifest import read_manifest
 from tests.integration.commands import done, lens_hpc
 
 pytestmark = pytest.mark.slow
@@ -48,8 +48,16 @@ def test_a_run_directory_holds_what_the_design_says(run: Path) -> None:
     for name in ("best", "final"):
         with safe_open(run / name / "model.safetensors", "np") as weights:
             auc = float(weights.metadata()["val_auc"])
-        assert auc == (lines[-1] if name == "final" else max(lines, key=lambda line: line["val_auc"]))["val_auc"]
+        assert (
+            auc
+            == (lines[-1] if name == "final" else max(lines, key=lambda line: line["val_auc"]))[
+                "val_auc"
+            ]
+        )
         assert read_manifest(run / name) == read_manifest(run)
+        calibration = json.loads((run / name / "calibration.json").read_text())
+        assert calibration["temperature"] > 0
+        assert 0 < calibration["prevalence"] < 1
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +70,11 @@ def evaluated(workplace: Path, run: Path) -> tuple[dict[str, Any], pd.DataFrame]
 
 @pytest.mark.parametrize(("processes", "batch"), [(2, 8), (3, 5), (4, 61)])
 def test_any_number_of_processes_gives_the_same_metrics_and_each_sample_once(
-    workplace: Path, run: Path, evaluated: tuple[dict[str, Any], pd.DataFrame], processes: int, batch: int
+    workplace: Path,
+    run: Path,
+    evaluated: tuple[dict[str, Any], pd.DataFrame],
+    processes: int,
+    batch: int,
 ) -> None:
     expected, predictions = evaluated
     assert expected["n"] == 61
@@ -83,10 +95,20 @@ def metrics_of(run: Path, name: str = "test") -> dict[str, Any]:
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
     """Every value of a nested tree by its path."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else None
+    )
     if items is None:
         return {path: tree}
-    return {key: value for name, branch in items for key, value in leaves(branch, f"{path}/{name}").items()}
+    return {
+        key: value
+        for name, branch in items
+        for key, value in leaves(branch, f"{path}/{name}").items()
+    }
 
 
 def logits_of(run: Path, name: str) -> np.ndarray:
@@ -94,14 +116,26 @@ def logits_of(run: Path, name: str) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("evaluated")
-def test_an_ensemble_is_the_mean_of_its_logits_and_is_compared_with_its_parts(workplace: Path, run: Path) -> None:
-    done("train", "train.yaml", *SETTINGS, "run=other", "train.seed=1", "train.epochs=1", cwd=workplace)
+def test_an_ensemble_is_the_mean_of_its_logits_and_is_compared_with_its_parts(
+    workplace: Path, run: Path
+) -> None:
+    done(
+        "train",
+        "train.yaml",
+        *SETTINGS,
+        "run=other",
+        "train.seed=1",
+        "train.epochs=1",
+        cwd=workplace,
+    )
     other = workplace / "other"
     done("evaluate", "other", cwd=workplace)
     said = done("evaluate", "run", "other", "compare=[run, other]", cwd=workplace)
     name = "test-with-other"
     both = logits_of(run, name)
-    np.testing.assert_allclose(both, (logits_of(run, "test") + logits_of(other, "test")) / 2, atol=1e-5)
+    np.testing.assert_allclose(
+        both, (logits_of(run, "test") + logits_of(other, "test")) / 2, atol=1e-5
+    )
     assert metrics_of(run, name)["runs"] == ["run", "other"]
     assert "than run (fusion): better by" in said
     page = (run / "evaluation" / name / "report.html").read_text()
@@ -123,7 +157,9 @@ def test_weights_of_a_file_and_another_dataset(workplace: Path, run: Path) -> No
     np.testing.assert_allclose(logits_of(run, name), logits_of(run, "test"), atol=1e-5)
 
 
-def test_a_split_without_lenses_is_scored_and_says_what_it_cannot_say(workplace: Path, run: Path) -> None:
+def test_a_split_without_lenses_is_scored_and_says_what_it_cannot_say(
+    workplace: Path, run: Path
+) -> None:
     catalogue = pd.read_csv(workplace / "survey" / "catalogue.csv")
     catalogue["split"] = np.where(catalogue["is_lens"] == 1, "train", "test")
     catalogue.loc[catalogue.index[catalogue["is_lens"] == 0][:10], "split"] = "train"
@@ -155,9 +191,8 @@ def test_a_dataset_that_was_packed_anew_is_refused(workplace: Path, run: Path) -
 
 LOSING = """
 import sys
-from lens_hpc import evaluate
 from lens_hpc.cli import main
-from lens_hpc.engine import predictions
+from lens_hpc.scoring import predictions
 
 write = predictions.write_part
 
@@ -166,7 +201,7 @@ def losing(folder, rank, split, rows, logits, maps):
         rows, logits = {change}
     write(folder, rank, split, rows, logits, maps)
 
-evaluate.predictions.write_part = losing
+predictions.write_part = losing
 sys.exit(main())
 """
 
@@ -175,15 +210,24 @@ sys.exit(main())
     ("change", "said"),
     [
         ("rows[:0], logits[:0]", "30 of 61 samples have no score and 0 have several; the first: "),
-        ("rows.repeat(2)[1:], logits.repeat(2)[1:]", "0 of 61 samples have no score and 29 have several; the first: "),
+        (
+            "rows.repeat(2)[1:], logits.repeat(2)[1:]",
+            "0 of 61 samples have no score and 29 have several; the first: ",
+        ),
     ],
 )
 def test_a_rank_whose_predictions_are_lost_or_doubled_ends_it(
-    workplace: Path, run: Path, evaluated: tuple[dict[str, Any], pd.DataFrame], change: str, said: str
+    workplace: Path,
+    run: Path,
+    evaluated: tuple[dict[str, Any], pd.DataFrame],
+    change: str,
+    said: str,
 ) -> None:
     before = (run / "evaluation" / "test" / "metrics.json").read_bytes()
     (workplace / "losing.py").write_text(LOSING.replace("{change}", change))
-    result = lens_hpc("evaluate", "run", "batch_size=31", processes=2, cwd=workplace, program=("losing.py",))
+    result = lens_hpc(
+        "evaluate", "run", "batch_size=31", processes=2, cwd=workplace, program=("losing.py",)
+    )
     assert result.returncode != 0
     first = evaluated[1]["id"][31 + ("repeat" in change)]
     assert said + first in result.stderr
@@ -199,7 +243,9 @@ def test_a_finished_run_is_left_as_it_is(workplace: Path, run: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_other_settings_for_the_same_run_are_refused_with_what_differs(workplace: Path, run: Path) -> None:
+def test_other_settings_for_the_same_run_are_refused_with_what_differs(
+    workplace: Path, run: Path
+) -> None:
     result = lens_hpc("train", "train.yaml", *SETTINGS, "optim.lr=0.5", cwd=workplace)
     assert result.returncode == 2
     assert "optim.lr: 0.002 there, 0.5 here" in result.stderr
@@ -207,7 +253,9 @@ def test_other_settings_for_the_same_run_are_refused_with_what_differs(workplace
 
 
 def test_one_mistake_on_two_processes_is_one_message(workplace: Path) -> None:
-    result = lens_hpc("train", "train.yaml", *SETTINGS, "run=no", "optim.lrr=1", processes=2, cwd=workplace)
+    result = lens_hpc(
+        "train", "train.yaml", *SETTINGS, "run=no", "optim.lrr=1", processes=2, cwd=workplace
+    )
     assert result.returncode != 0
     assert result.stderr.count("did you mean optim.lr?") == 1
     assert not (workplace / "no").exists()
@@ -224,7 +272,7 @@ def test_a_batch_that_the_processes_cannot_share_is_one_message(workplace: Path)
 BLIND = """
 import sys
 from lens_hpc.cli import main
-from lens_hpc.engine import accelerator
+from lens_hpc.training import accelerator
 
 make = accelerator.Accelerator
 accelerator.Accelerator = lambda cpu, **options: make(cpu=False, **options)
@@ -233,7 +281,7 @@ sys.exit(main())
 
 
 def test_processes_that_would_train_alone_refuse(workplace: Path) -> None:
-    """What Accelerate does in silence when it is told nothing of the CPU on a machine without GPUs (FACTS.md)."""
+    """What Accelerate does in silence without a GPU when nothing tells it of the CPU (FACTS.md)."""
     (workplace / "blind.py").write_text(BLIND)
     arguments = ["train", "train.yaml", *SETTINGS, "run=no"]
     result = lens_hpc(*arguments, processes=2, cwd=workplace, program=("blind.py",))
@@ -249,11 +297,19 @@ def test_processes_that_would_train_alone_refuse(workplace: Path) -> None:
         (["train", "train.yaml", *SETTINGS, "model.backbone=resnet5O"], "timm has no such model"),
         (["evaluate", "run", "split=tset"], "has no split 'tset'; it has: train, val, test"),
         (["evaluate", "survey"], "survey/best holds no model.safetensors"),
-        (["evaluate", "run", "weights=newest"], "weights = newest: must be best, final, or a model.safetensors"),
-        (["evaluate", "run", "compare=[shards]"], "compare = shards: shards/evaluation/test is not there"),
+        (
+            ["evaluate", "run", "weights=newest"],
+            "weights = newest: must be best, final, or a model.safetensors",
+        ),
+        (
+            ["evaluate", "run", "compare=[shards]"],
+            "compare = shards: shards/evaluation/test is not there",
+        ),
     ],
 )
-def test_a_mistake_ends_with_2_and_the_place(workplace: Path, run: Path, arguments: list[str], said: str) -> None:
+def test_a_mistake_ends_with_2_and_the_place(
+    workplace: Path, run: Path, arguments: list[str], said: str
+) -> None:
     result = lens_hpc(*arguments, *(["run=no"] if arguments[0] == "train" else []), cwd=workplace)
     assert result.returncode == 2
     assert said in result.stderr
@@ -264,13 +320,36 @@ def test_a_mistake_ends_with_2_and_the_place(workplace: Path, run: Path, argumen
 @pytest.mark.parametrize("inputs", ["image", "features"])
 def test_each_branch_trains_alone(workplace: Path, inputs: str) -> None:
     name = f"run-{inputs}"
-    done("train", "train.yaml", *SETTINGS, f"run={name}", f"model.inputs={inputs}", processes=2, cwd=workplace)
+    done(
+        "train",
+        "train.yaml",
+        *SETTINGS,
+        f"run={name}",
+        f"model.inputs={inputs}",
+        processes=2,
+        cwd=workplace,
+    )
     assert "AUC" in done("evaluate", name, cwd=workplace)
     if inputs == "image":  # a survey without a catalogue
-        done("pack", "survey/recipe.yaml", "source=survey", "output=bare", "columns.features=[]", cwd=workplace)
+        done(
+            "pack",
+            "survey/recipe.yaml",
+            "source=survey",
+            "output=bare",
+            "columns.features=[]",
+            cwd=workplace,
+        )
         assert "AUC" in done("evaluate", name, "dataset=bare", cwd=workplace)
 
 
 def test_bf16_trains(workplace: Path) -> None:
-    done("train", "train.yaml", *SETTINGS, "run=run-bf16", "train.precision=bf16", "train.epochs=1", cwd=workplace)
+    done(
+        "train",
+        "train.yaml",
+        *SETTINGS,
+        "run=run-bf16",
+        "train.precision=bf16",
+        "train.epochs=1",
+        cwd=workplace,
+    )
     assert "AUC" in done("evaluate", "run-bf16", "split=val", cwd=workplace)

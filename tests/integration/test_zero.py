@@ -1,4 +1,7 @@
-"""DeepSpeed ZeRO on two CPU ranks: it follows DDP, and goes on from its checkpoints, also at another stage or width."""
+"""DeepSpeed ZeRO on two CPU ranks.
+
+It follows DDP, and goes on from its checkpoints, also at another stage or width.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +15,9 @@ from tests.integration.test_train import CONFIG, losses, records
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
+    ),
 ]
 
 
@@ -25,9 +30,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, name: str, stage: int, *overrides: str, processes: int = 2) -> Job:
-    command = ("train", str(folder / "config.yaml"), f"run={folder / name}", "train.micro_batch_size=6", *overrides)
+    command = (
+        "train",
+        str(folder / "config.yaml"),
+        f"run={folder / name}",
+        "train.micro_batch_size=6",
+        *overrides,
+    )
     zero = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
-    return Job(folder / f"{name}-output", *command, processes=processes, environment=zero if stage else {})
+    return Job(
+        folder / f"{name}-output", *command, processes=processes, environment=zero if stage else {}
+    )
 
 
 def train(folder: Path, name: str, stage: int, *overrides: str, processes: int = 2) -> Path:

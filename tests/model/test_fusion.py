@@ -5,18 +5,25 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lens_hpc import UserError, config
+from lens_hpc import config
+from lens_hpc.errors import UserError
 from lens_hpc.model.fusion import FusionModel
 
 
-def model(settings: config.Model, bands: int = 3, size: tuple[int, int] = (64, 64), features: int = 3) -> FusionModel:
+def model(
+    settings: config.Model, bands: int = 3, size: tuple[int, int] = (64, 64), features: int = 3
+) -> FusionModel:
     return FusionModel(settings, bands, size, features).eval()
 
 
 def test_the_default_is_the_authors_architecture() -> None:
     fusion = model(config.Model(weights="none"))
     assert fusion.image is not None
-    assert [tuple(layer.weight.shape) for layer in fusion.image.blocks if isinstance(layer, torch.nn.Conv1d)] == [
+    assert [
+        tuple(layer.weight.shape)
+        for layer in fusion.image.blocks
+        if isinstance(layer, torch.nn.Conv1d)
+    ] == [
         (512, 2048, 3),
         (256, 512, 3),
     ]
@@ -27,14 +34,23 @@ def test_the_default_is_the_authors_architecture() -> None:
         "Conv1d", "BatchNorm1d", "PReLU", "Conv1d", "BatchNorm1d", "Sigmoid",
     ]  # fmt: skip
     assert fusion.features is not None
-    assert [type(layer).__name__ for layer in fusion.features] == ["Linear", "Mish", "Linear", "PReLU"]
+    assert [type(layer).__name__ for layer in fusion.features] == [
+        "Linear",
+        "Mish",
+        "Linear",
+        "PReLU",
+    ]
     assert tuple(fusion.head.weight.shape) == (1, 512)
     assert not any("fc." in name for name in fusion.state_dict())
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "lcnet_050"])
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "lcnet_050"]
+)
 @pytest.mark.parametrize(("bands", "size"), [(1, (41, 41)), (4, (101, 60))])
-def test_any_backbone_and_size_gives_a_logit(backbone: str, bands: int, size: tuple[int, int]) -> None:
+def test_any_backbone_and_size_gives_a_logit(
+    backbone: str, bands: int, size: tuple[int, int]
+) -> None:
     fusion = model(config.Model(backbone=backbone, weights="none"), bands, size, features=2)
     assert fusion(torch.randn(2, bands, *size), torch.randn(2, 2)).shape == (2,)
 
@@ -70,7 +86,9 @@ def test_features_are_needed_unless_the_image_is_enough(small_model: config.Mode
     assert model(small_model.model_copy(update={"inputs": "image"}), features=0).features is None
 
 
-def test_weights_from_a_file_fit_other_numbers_of_bands(tmp_path: Path, small_model: config.Model) -> None:
+def test_weights_from_a_file_fit_other_numbers_of_bands(
+    tmp_path: Path, small_model: config.Model
+) -> None:
     source = timm.create_model("test_resnet", pretrained=False)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     settings = small_model.model_copy(update={"weights": str(tmp_path / "w.safetensors")})
@@ -82,7 +100,9 @@ def test_weights_from_a_file_fit_other_numbers_of_bands(tmp_path: Path, small_mo
 
 
 def test_what_cannot_be_built_is_named(tmp_path: Path, small_model: config.Model) -> None:
-    with pytest.raises(UserError, match=r"model\.backbone = resnet5O: timm has no such model; it has resnet"):
+    with pytest.raises(
+        UserError, match=r"model\.backbone = resnet5O: timm has no such model; it has resnet"
+    ):
         model(small_model.model_copy(update={"backbone": "resnet5O"}))
     with pytest.raises(UserError, match="no such file; valid: none, pretrained"):
         model(small_model.model_copy(update={"weights": "nowhere.pth"}))

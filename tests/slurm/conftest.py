@@ -59,12 +59,20 @@ class Cluster:
             "LENS_HPC_LOST_SECONDS": "90",
         }
 
-    def __call__(self, *command: str, cwd: Path | None = None, check: bool = True, **variables: str) -> str:
+    def __call__(
+        self, *command: str, cwd: Path | None = None, check: bool = True, **variables: str
+    ) -> str:
         """Standard output of a command of the cluster script or of Slurm."""
         program = [str(CLUSTER), *command[1:]] if command[0] == "cluster" else list(command)
         environment = self.environment | variables
         done = subprocess.run(
-            program, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+            program,
+            env=environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout + (done.stderr if done.returncode else "")

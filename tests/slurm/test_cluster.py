@@ -1,4 +1,5 @@
-"""The cluster that the other tests run on: it comes up, forgets nothing that it should keep, and leaves nothing."""
+"""The cluster that the other tests run on: it comes up, forgets nothing that it should keep, and
+leaves nothing."""
 
 import os
 import shutil
@@ -31,9 +32,14 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def test_it_starts_runs_a_job_on_two_nodes_and_leaves_nothing(small: Cluster, tmp_path: Path) -> None:
+def test_it_starts_runs_a_job_on_two_nodes_and_leaves_nothing(
+    small: Cluster, tmp_path: Path
+) -> None:
     assert small("cluster", "start", "-n", "2", "-c", "4").startswith("up in")
-    assert small("srun", "-N", "2", "hostname", cwd=tmp_path).split() in (["node1", "node2"], ["node2", "node1"])
+    assert small("srun", "-N", "2", "hostname", cwd=tmp_path).split() in (
+        ["node1", "node2"],
+        ["node2", "node1"],
+    )
     job = small.submit(tmp_path, "-N", "2", "--wrap", f"srun sleep 600; : {small.folder}/x")
     small.wait_for(lambda: small.facts(job)["JobState"] == "RUNNING", 20, "the job to run")
     assert processes(small.folder)
@@ -48,4 +54,6 @@ def test_a_crashed_node_is_gone_at_once_and_boots_again(small: Cluster) -> None:
     small("cluster", "crash", "node2")
     assert len(processes(small.folder)) < before
     small("cluster", "boot", "node2")
-    small.wait_for(lambda: "idle" in small("sinfo", "-h", "-n", "node2", "-o", "%t"), 40, "node2 to be back")
+    small.wait_for(
+        lambda: "idle" in small("sinfo", "-h", "-n", "node2", "-o", "%t"), 40, "node2 to be back"
+    )

@@ -23,7 +23,9 @@ def test_bash_and_shellcheck_have_no_complaint(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", JOBS, ids=lambda path: path.name)
-def test_a_site_with_64_cpus_and_8_gpus_a_node_takes_them_as_they_are(cluster: Cluster, script: Path) -> None:
+def test_a_site_with_64_cpus_and_8_gpus_a_node_takes_them_as_they_are(
+    cluster: Cluster, script: Path
+) -> None:
     for options in ((), ("--nodes=3",), ("--account=", "--time=10")):
         cluster("sbatch", "--test-only", *options, str(script), "x")
 

@@ -1,1 +1,0 @@
-"""What is made of scores: metrics and figures."""

@@ -1,0 +1,185 @@
+"""Checks of what the catalogue says: classes, groups and features."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import chdtrc
+
+from lens_hpc.auditing.audited_rows import AuditedRows
+from lens_hpc.auditing.judgement import OBJECT_LIMITS, judge_power
+from lens_hpc.auditing.shortcuts import MINIMUM_ROWS, Power
+from lens_hpc.dataset.verdict import Finding, first_few
+
+# Splits differ in their share of lenses when chance alone would do that more rarely than this.
+CHANCE_OF_UNEQUAL_SPLITS = 1e-3
+# A value of all rows of one class tells the classes apart if it is rarer than this in the other.
+LARGEST_SHARE_OF_OTHER_CLASS = 0.9
+# How much more often a feature may be missing in one class: a share, and standard deviations.
+LARGEST_MISSING_DIFFERENCE = 0.05
+LARGEST_MISSING_SIGMAS = 4
+
+
+# ---- classes and groups ----
+
+
+def judge_class_balance(rows: AuditedRows) -> Finding:
+    """Check that all splits have both classes, and the same share of lenses."""
+    counts_of_splits = []
+    shares = []
+    for split in rows.splits:
+        lenses = split.record.lenses
+        labelled = lenses + split.record.non_lenses
+        share = lenses / max(labelled, 1)
+        counts_of_splits.append([lenses, split.record.non_lenses])
+        shares.append(f"{split.name} {share:.2%} of {labelled:,}")
+
+    counts = np.array(counts_of_splits)
+    found = f"lenses: {', '.join(shares)}"
+
+    if not counts.all():
+        verdict = "look"
+        found = f"a split lacks a class; {found}"
+    elif _chance_of_counts(counts) < CHANCE_OF_UNEQUAL_SPLITS:
+        verdict = "look"
+        found = f"the splits differ; {found}"
+    else:
+        verdict = "fine"
+    return Finding(verdict=verdict, check="class balance", found=found)
+
+
+def _chance_of_counts(counts: np.ndarray) -> float:
+    """Return the p-value of a chi-squared test that (splits, 2) counts have the same shares."""
+    if len(counts) == 1:
+        return 1.0
+
+    split_sums = counts.sum(axis=1, keepdims=True)
+    class_sums = counts.sum(axis=0)
+    expected = split_sums * class_sums / counts.sum()
+    terms = np.square(counts - expected) / expected
+    degrees_of_freedom = len(counts) - 1
+    return float(chdtrc(degrees_of_freedom, terms.sum()))
+
+
+def judge_groups(rows: AuditedRows) -> Finding:
+    """Check that no group is in two splits."""
+    check = "groups across splits"
+    if not rows.manifest.grouped:
+        return Finding(verdict="fine", check=check, found="the dataset has no groups")
+
+    splits_with_group = Counter[str]()
+    for split in rows.splits:
+        groups = np.unique(split.texts("groups"))
+        splits_with_group.update(groups.tolist())
+
+    total = f"{len(splits_with_group):,}"
+    across = [group for group, splits in splits_with_group.items() if splits > 1]
+    if across:
+        examples = first_few(sorted(across))
+        found = f"{len(across):,} of {total} are in several: {examples}"
+        return Finding(verdict="leak", check=check, found=found)
+    return Finding(
+        verdict="fine", check=check, found=f"each of {total} groups is in one split alone"
+    )
+
+
+# ---- features ----
+
+
+class FeatureValues(NamedTuple):
+    """The values of one feature, NaN where missing."""
+
+    lenses: np.ndarray
+    non_lenses: np.ndarray
+
+
+def judge_features(rows: AuditedRows) -> Iterator[Finding]:
+    """Check whether all features together, or one alone, can tell the label."""
+    if not rows.manifest.features:
+        yield Finding(verdict="fine", check="features", found="the dataset has none")
+        return
+
+    if not rows.quick:
+        power = rows.measure_power(rows.features)
+        yield judge_power("features together", power, OBJECT_LIMITS)
+
+    is_lens = rows.labels == 1
+    is_non_lens = rows.labels == 0
+    for name, feature in zip(rows.manifest.features, rows.features.T, strict=True):
+        power = rows.measure_power(feature)
+        values = FeatureValues(feature[is_lens], feature[is_non_lens])
+        yield _judge_feature(f"feature {name}", values, power)
+
+
+def _judge_feature(check: str, values: FeatureValues, power: Power | None) -> Finding:
+    """Judge a feature by its power, and by whether it is constant or missing in one class."""
+    power_if_known = "" if power is None else f"; {power}"
+    constant = _judge_constant(check, values, power_if_known)
+    if constant:
+        return constant
+
+    missing = _judge_missing(check, values, power_if_known)
+    if missing and missing.verdict == "leak":
+        return missing
+
+    judged = judge_power(check, power, OBJECT_LIMITS)
+    if missing and judged.verdict == "fine":
+        return missing
+    return judged
+
+
+def _judge_constant(check: str, values: FeatureValues, power_if_known: str) -> Finding | None:
+    """Judge a feature that has the same value in a class, or everywhere; else return None."""
+    is_complete = not np.isnan(np.concatenate(values)).any()
+    sides = (
+        ("non-lens", values.non_lenses, values.lenses),
+        ("lens", values.lenses, values.non_lenses),
+    )
+
+    for class_name, one_class, other_class in sides:
+        known = one_class[~np.isnan(one_class)]
+        if len(known) < MINIMUM_ROWS or known.min() != known.max():
+            continue
+
+        value = known[0]
+        known_of_other = other_class[~np.isnan(other_class)]
+        is_same = known_of_other == value
+        if len(is_same) and is_same.mean() < LARGEST_SHARE_OF_OTHER_CLASS:
+            found = f"is {value:g} for every {class_name}{power_if_known}"
+            return Finding(verdict="leak", check=check, found=found)
+
+        # A feature that is missing for some may still tell the classes by that.
+        if is_same.all() and is_complete:
+            found = f"is {value:g} for all: it says nothing"
+            return Finding(verdict="look", check=check, found=found)
+    return None
+
+
+def _judge_missing(check: str, values: FeatureValues, power_if_known: str) -> Finding | None:
+    """Judge a feature that is missing more often in one class; else return None."""
+    lens_share = np.isnan(values.lenses).mean()
+    non_lens_share = np.isnan(values.non_lenses).mean()
+    difference = abs(lens_share - non_lens_share)
+    found = (
+        f"missing for {lens_share:.1%} of the lenses "
+        f"and {non_lens_share:.1%} of the non-lenses{power_if_known}"
+    )
+
+    # Known values of one class alone are as good as a label.
+    lenses = len(values.lenses)
+    non_lenses = len(values.non_lenses)
+    is_class_missing = 1.0 in (lens_share, non_lens_share)
+    is_class_told = difference > 1 - LARGEST_SHARE_OF_OTHER_CLASS
+    is_proven = min(lenses, non_lenses) >= MINIMUM_ROWS
+    if is_class_missing and is_class_told and is_proven:
+        return Finding(verdict="leak", check=check, found=found)
+
+    # The variance of the difference, if a feature is missing by chance alone.
+    share = np.isnan(np.concatenate(values)).mean()
+    inverse_counts = 1 / max(lenses, 1) + 1 / max(non_lenses, 1)
+    variance = share * (1 - share) * inverse_counts
+    by_chance = LARGEST_MISSING_SIGMAS * np.sqrt(variance)
+    if difference > max(LARGEST_MISSING_DIFFERENCE, by_chance):
+        return Finding(verdict="look", check=check, found=found)
+    return None

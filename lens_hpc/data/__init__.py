@@ -1,1 +1,0 @@
-"""The way of the data: catalogue and cutouts, shards, order, augmentation, batches."""

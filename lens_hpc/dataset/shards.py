@@ -1,0 +1,203 @@
+"""Shards: the HDF5 files of a dataset.
+
+    DATASET/manifest.json
+    DATASET/{train,val,test,...}/shard-00000.h5
+        images    (N, bands, height, width)  as stored, physical values, never normalised
+        features  (N, F) float32, NaN = missing
+        labels    (N,) int8, 1 lens, 0 not, -1 unlabelled
+        ids       (N,) UTF-8
+        groups    (N,) UTF-8, empty where the catalogue has none
+        sources   (N,) UTF-8, type and size of the image that a cutout was made from,
+                  as in "fits float32 101x101"
+
+All are contiguous, so a reader maps them: h5py tells where an array begins, NumPy makes the view;
+only compressed images are read by h5py, a row a chunk. Rows lie in a seeded shuffle of their split.
+The manifest holds a CRC-32 of each file and of each block of BLOCK_ROWS rows (`RowBlock.crc32`).
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lens_hpc.dataset.manifest import ShardRecord
+
+BLOCK_ROWS = 256
+ALIGNMENT = 4096
+COLUMNS = ("images", "features", "labels", "ids", "groups", "sources")
+BUFFER_BYTES = 1 << 20  # small enough to stay in the processor's cache
+
+
+# ---- writing ----
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Some rows of all columns, as they are stored."""
+
+    images: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    groups: np.ndarray
+    sources: np.ndarray
+
+    def crc32(self, image_crc32: np.ndarray | None = None) -> str:
+        """Return the checksum of the block, 8 hexadecimal digits.
+
+        It is the CRC-32 of the images' CRC-32 (little-endian), then of the other columns. Those of
+        the images are computed unless they are given.
+        """
+        if image_crc32 is None:
+            image_crc32 = crc32_of_each(self.images)
+
+        crc = zlib.crc32(image_crc32.astype("<u4").tobytes())
+        for column in (self.features, self.labels, self.ids, self.groups, self.sources):
+            crc = zlib.crc32(_bytes(column), crc)
+        return f"{crc:08x}"
+
+
+def crc32_of_each(images: np.ndarray) -> np.ndarray:
+    """Return a CRC-32 for each image, (B,) uint32. Equal images have equal ones."""
+    return np.array([zlib.crc32(_bytes(image)) for image in images], dtype=np.uint32)
+
+
+def encode_texts(texts: np.ndarray, size: int | None = None) -> np.ndarray:
+    """Return strings as the UTF-8 of fixed length that HDF5 stores.
+
+    The length is `size` bytes; without it, as many as the longest string needs.
+    """
+    encoded = np.char.encode(texts, "utf-8")
+    length = size or encoded.dtype.itemsize
+    return encoded.astype(h5py.string_dtype("utf-8", length))
+
+
+def write_shard(
+    file: Path,
+    rows: int,
+    blocks: Iterator[RowBlock],
+    attributes: dict[str, Any],
+    compression: str = "none",
+) -> tuple[tuple[str, ...], list[int]]:
+    """Write blocks of BLOCK_ROWS rows, `rows` in all, to a new HDF5 file.
+
+    Return the checksum of each block, and that of each image.
+    """
+    block_checksums = []
+    image_checksums: list[int] = []
+
+    with h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as shard:
+        shard.attrs.update(attributes)
+        for block in blocks:
+            start = len(image_checksums)
+            stop = start + len(block.labels)
+            for name in COLUMNS:
+                part = getattr(block, name)
+                # The first block tells the types. Each column is written as soon as it is created:
+                # the order decides where in the file the columns lie, and files stay the same.
+                if start == 0:
+                    _create_column(shard, name, (rows, *part.shape[1:]), part.dtype, compression)
+                shard[name][start:stop] = part
+
+            of_images = crc32_of_each(block.images)
+            image_checksums += of_images.tolist()
+            block_checksums.append(block.crc32(of_images))
+
+    written = len(image_checksums)
+    assert written == rows, f"{file}: {written} rows were written, {rows} were announced"
+    return tuple(block_checksums), image_checksums
+
+
+def make_shard_record(
+    dataset: Path, file: Path, rows: int, block_crc32: tuple[str, ...]
+) -> ShardRecord:
+    """Make the manifest's record of a complete shard."""
+    return ShardRecord(
+        file=file.relative_to(dataset).as_posix(),
+        rows=rows,
+        bytes=file.stat().st_size,
+        crc32=file_crc32(file),
+        block_crc32=block_crc32,
+    )
+
+
+def file_crc32(file: Path) -> str:
+    """Return the checksum of a file's bytes, 8 hexadecimal digits."""
+    crc = 0
+    buffer = memoryview(bytearray(BUFFER_BYTES))
+    with file.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            crc = zlib.crc32(buffer[:count], crc)
+    return f"{crc:08x}"
+
+
+def _create_column(
+    shard: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, compression: str
+) -> None:
+    options: dict[str, Any] = {}
+    if name == "images" and compression != "none":
+        options = {"compression": compression, "chunks": (1, *shape[1:])}
+    shard.create_dataset(name, shape, dtype, **options)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    if not array.size:
+        return memoryview(b"")
+    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+# ---- checking ----
+
+
+def find_damage(dataset: Path, record: ShardRecord) -> str:
+    """Read every byte of a shard, and return what is not as it was packed.
+
+    That is its name and the damaged rows; an empty string when all is as it was packed.
+    """
+    file = dataset / record.file
+    if not file.is_file():
+        return f"{file}: is missing"
+    size = file.stat().st_size
+    if size != record.bytes:
+        return f"{file}: has {size:,} bytes, not {record.bytes:,}"
+    if file_crc32(file) == record.crc32:
+        return ""
+
+    # The file differs: find out where.
+    try:
+        with h5py.File(file, "r", locking=False) as shard:
+            numbers = range(len(record.block_crc32))
+            damaged = [number for number in numbers if _block_differs(shard, record, number)]
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        return f"{file}: its header is damaged ({error}), its rows cannot be told"
+
+    if not damaged:
+        return f"{file}: is damaged outside its rows, in the header or the padding"
+    ranges = []
+    for number in damaged:
+        first = number * BLOCK_ROWS
+        last = min(first + BLOCK_ROWS, record.rows) - 1
+        ranges.append(f"{first}-{last}")
+    return f"{file}: is damaged in rows {', '.join(ranges)}"
+
+
+def _block_differs(shard: h5py.File, record: ShardRecord, number: int) -> bool:
+    rows = slice(number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS)
+    try:
+        block = RowBlock(*(shard[name][rows] for name in COLUMNS))
+    except OSError:  # a compressed row that cannot be unpacked
+        return True
+    return block.crc32() != record.block_crc32[number]
+
+
+# ---- reading ----
+
+
+def read_row(file: Path, row: int) -> tuple[np.ndarray, str]:
+    """Return image and id of one row of a shard."""
+    with h5py.File(file, "r", locking=False) as shard:
+        return shard["images"][row], shard["ids"].asstr()[row]

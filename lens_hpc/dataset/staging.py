@@ -1,0 +1,136 @@
+"""Staging on the node: shards copied once a node to a nearer disk, and shared by its processes.
+
+A copy is checked while it is made, and appears under its name only when it is complete: when
+staging was interrupted, the next job copies what is missing. Whatever cannot be staged is read from
+where it is.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from lens_hpc import files
+from lens_hpc.dataset.manifest import Manifest, ShardRecord
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+
+COPIES_AT_ONCE = 4
+PIECE_BYTES = 1 << 22
+KEPT_FREE_BYTES = 1 << 28
+
+
+def expand_folder(folder: str) -> Path:
+    """Return the folder that data.stage_to names.
+
+    Raises UserError when it uses an environment variable that is not set.
+    """
+    path = os.path.expandvars(folder)
+    if "$" in path:
+        raise UserError(
+            f"data.stage_to = {folder}: the variable is not set on this node; name a folder"
+        )
+    return Path(path).expanduser()
+
+
+def shards_needed(manifest: Manifest, split: str, first: float, last: float) -> list[ShardRecord]:
+    """Return the shards that hold the rows between two fractions of a split."""
+    record = manifest.splits[split]
+    first_row = first * record.rows
+    last_row = last * record.rows
+
+    needed = []
+    start = 0
+    for shard in record.shards:
+        stop = start + shard.rows
+        if start < last_row and stop > first_row:
+            needed.append(shard)
+        start = stop
+    return needed
+
+
+def staging_folder(manifest: Manifest, folder: Path) -> Path:
+    """Return where in `folder` the shards of a dataset go: another name for each packing."""
+    digest = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+    return folder / f"{manifest.name}-{digest[:12]}"
+
+
+def copy_shards(dataset: Path, records: Sequence[ShardRecord], target: Path) -> None:
+    """Copy the shards that are not in the folder `target` yet; warn about those that do not fit.
+
+    One process a node does this. Raises UserError with the name of a shard that is damaged.
+    """
+    files.make_folder(target)
+    with _exclusive(target):
+        missing = [record for record in records if not (target / record.file).is_file()]
+        free_bytes = shutil.disk_usage(target).free - KEPT_FREE_BYTES
+        fitting = list(_fitting(missing, free_bytes))
+        if len(fitting) < len(missing):
+            logger.warning(
+                "data.stage_to: %s has room for %d of %d shards; the others are read from %s",
+                target,
+                len(fitting),
+                len(missing),
+                dataset,
+            )
+
+        with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
+            copies = [pool.submit(_copy, dataset, record, target) for record in fitting]
+            for copy in copies:
+                copy.result()
+
+
+def staged_copies(records: Sequence[ShardRecord], target: Path) -> dict[str, Path]:
+    """Return the copies that are in the folder `target`, by the name of the shard."""
+    copies = {record.file: target / record.file for record in records}
+    return {name: copy for name, copy in copies.items() if copy.is_file()}
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Wait for another job that stages the same dataset on this node."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fitting(records: Sequence[ShardRecord], free_bytes: int) -> Iterator[ShardRecord]:
+    for record in records:
+        free_bytes -= record.bytes
+        if free_bytes < 0:
+            return
+        yield record
+
+
+def _copy(dataset: Path, record: ShardRecord, target: Path) -> None:
+    """Copy one shard, unless the disk is full. Raises UserError when it is damaged."""
+    source = dataset / record.file
+    copy = target / record.file
+    files.make_folder(copy.parent)
+    try:
+        with files.whole_file(copy) as partial:
+            if _copy_bytes(source, partial) != record.crc32:
+                raise UserError(
+                    f"{source}: is damaged: its checksum is not the manifest's; "
+                    "copy or pack it again"
+                )
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        logger.warning("data.stage_to: %s is full; %s is read from where it is", target, source)
+
+
+def _copy_bytes(source: Path, target: Path) -> str:
+    """Copy a file, and return its checksum, 8 hexadecimal digits."""
+    crc = 0
+    with source.open("rb") as original, target.open("wb") as copy:
+        while piece := original.read(PIECE_BYTES):
+            crc = zlib.crc32(piece, crc)
+            copy.write(piece)
+    return f"{crc:08x}"

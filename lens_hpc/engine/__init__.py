@@ -1,1 +1,0 @@
-"""What runs on the devices: the accelerator, optimisation, checkpoints, scoring."""

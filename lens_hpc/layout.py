@@ -1,0 +1,74 @@
+"""The name of every file of a dataset and of a run.
+
+DATASET/manifest.json                     what is inside: shards, checksums, statistics, recipe
+DATASET/audit.json                        what the audit found, where there was one
+DATASET/rejected.csv                      rows of the source that were left out, and why
+DATASET/train/shard-00000.h5              the rows of a split, in shards
+
+RUN/config.yaml                           settings
+RUN/manifest.json                         manifest of the dataset that the run is trained on
+RUN/environment.json                      what ran where
+RUN/metrics.jsonl                         a line an epoch
+RUN/nonfinite.json                        samples of the step in which the loss was no number
+RUN/logs/rank-0.log                       what each process said
+RUN/tensorboard/                          the same metrics for TensorBoard
+RUN/checkpoints/step-00001000/state.pt    all that a run needs to go on
+RUN/checkpoints/step-00001000/complete.json
+RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manifest.json,
+                                          calibration.json
+RUN/evaluation/test/                      metrics.json, calibration.json, predictions.parquet,
+                                          report.html, figures/
+"""
+
+from pathlib import Path
+
+# Both a dataset and a run have one.
+MANIFEST = "manifest.json"
+
+# ---- a dataset ----
+
+AUDIT = "audit.json"
+REJECTED = "rejected.csv"
+
+
+def shard_file(split: str, number: int) -> str:
+    """Name of a shard, relative to its dataset."""
+    return f"{split}/shard-{number:05d}.h5"
+
+
+# ---- a run ----
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+METRICS_LOG = "metrics.jsonl"
+NONFINITE = "nonfinite.json"
+LOGS = "logs"
+TENSORBOARD = "tensorboard"
+
+BEST, FINAL = "best", "final"
+WEIGHTS = "model.safetensors"
+CALIBRATION = "calibration.json"
+
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_PREFIX = "step-"
+CHECKPOINT_STATE, CHECKPOINT_COMPLETE = "state.pt", "complete.json"
+
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+REPORT = "report.html"
+FIGURES = "figures"
+
+
+def rank_log(run: Path, rank: int) -> Path:
+    """Log of one process of a run."""
+    return run / LOGS / f"rank-{rank}.log"
+
+
+def checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    """Folder of the checkpoint after so many optimizer steps."""
+    return checkpoints / f"{CHECKPOINT_PREFIX}{step:08d}"
+
+
+def evaluation_folder(run: Path, name: str) -> Path:
+    """Folder of one evaluation of a run; its name begins with the split."""
+    return run / "evaluation" / name

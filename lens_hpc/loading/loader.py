@@ -1,0 +1,315 @@
+"""Batches: what the model sees, made from the rows of a split.
+
+    draws (order.py) -> mapped rows (dataset/split.py) -> a buffer of the ring -> normalise
+        -> augment (training) -> Batch
+
+The ring holds a few batches, made once. A worker is given the draws of a batch and a free buffer,
+and fills it by one native call for all images; batches come in the order in which they were asked
+for. Workers are threads, which share the map of the shards, as long as all work is native code on
+batches. What is Python code for each cutout (albumentations) or holds h5py's lock (compressed
+shards) gets processes instead, and buffers in shared memory.
+
+On the CPU workers do everything. For a GPU they only read: stored pixels are copied from pinned
+memory on a stream of their own, and normalised and augmented there.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import cv2
+import numpy as np
+import torch
+
+from lens_hpc.dataset.mapping import name_cut_shards
+from lens_hpc.dataset.split import Split
+from lens_hpc.loading.native_threads import opencv_without_threads, torch_threads_kept
+from lens_hpc.loading.order import Share
+from lens_hpc.loading.samples import Samples
+from lens_hpc.workers import make_pool, signals_blocked
+
+SHOWN_IN_MESSAGES = 5
+
+
+class Batch(NamedTuple):
+    """B samples, valid until the next batch is asked for."""
+
+    images: torch.Tensor
+    """(B, bands, height, width) float32, normalised."""
+    features: torch.Tensor
+    """(B, F) float32, normalised."""
+    labels: torch.Tensor
+    """(B,) float32."""
+    weights: torch.Tensor
+    """(B,) float32, 0 for a sample that shall count nothing."""
+    draws: np.ndarray
+    """(B,) int64: which samples these are (order.py)."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device, copied asynchronously where it is pinned."""
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.features.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.weights.to(device, non_blocking=True),
+            self.draws,
+        )
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory for one batch, of the largest size."""
+
+    images: torch.Tensor
+    features: torch.Tensor
+    labels: torch.Tensor
+
+    def first(self, count: int) -> "Buffer":
+        """Return a view of the first samples."""
+        return Buffer(self.images[:count], self.features[:count], self.labels[:count])
+
+
+class Filler:
+    """Fills buffers: what a worker does.
+
+    `prepares` says whether it also normalises and augments, or leaves that to the GPU.
+    """
+
+    def __init__(self, samples: Samples, buffers: Sequence[Buffer], prepares: bool) -> None:
+        self.samples = samples
+        self.buffers = buffers
+        self.prepares = prepares
+
+    def __call__(self, slot: int, epoch: int, share: Share) -> None:
+        """Fill the first rows of the buffer of this number."""
+        split = self.samples.split
+        rows = share.draws % len(split)
+        try:
+            split.prefetch(share.ahead % len(split))
+            self._fill(self.buffers[slot].first(len(rows)), rows, epoch, share.draws)
+        except Exception as error:
+            error.add_note(f"while loading {describe_rows(split, rows)}")
+            raise
+
+    def _fill(self, buffer: Buffer, rows: np.ndarray, epoch: int, draws: np.ndarray) -> None:
+        images = buffer.images
+        stored = images
+        stored_dtype = self.samples.stored_dtype
+        if images.dtype != stored_dtype:
+            stored = torch.empty(images.shape, dtype=stored_dtype)
+
+        self.samples.read_images(rows, stored)
+        self.samples.read_rest(rows, buffer.features, buffer.labels)
+
+        if self.prepares:
+            if stored is not images:
+                images.copy_(stored)
+            self.samples.prepare(images, epoch, draws)
+
+
+def describe_rows(split: Split, rows: np.ndarray) -> str:
+    """Name rows and the files that hold them, for a message: the first few of each."""
+    shown_rows = ", ".join(str(row) for row in rows[:SHOWN_IN_MESSAGES])
+    if len(rows) > SHOWN_IN_MESSAGES:
+        shown_rows += ", ..."
+
+    files = split.files_of(rows)
+    shown_files = ", ".join(str(file) for file in files[:SHOWN_IN_MESSAGES])
+    if len(files) > SHOWN_IN_MESSAGES:
+        shown_files += f" and {len(files) - SHOWN_IN_MESSAGES} more"
+    return f"rows {shown_rows} of {split.name}, from {shown_files}"
+
+
+class _Pending(NamedTuple):
+    """A batch that is being made."""
+
+    slot: int
+    share: Share
+    future: Future[None] | None
+    """None when it has been made already, without workers."""
+
+
+class Loader:
+    """Batches of at most `batch_size` samples on a device, made ahead by threads or processes.
+
+    `with Loader(...) as loader` ends the workers, as `close` does. While a loader is open, OpenCV
+    does not use threads if samples are augmented, and new threads may begin with one torch thread;
+    closing it, in the thread that made it, sets both as they were.
+
+    `waited` adds up the seconds that the caller had to wait for data.
+    """
+
+    def __init__(
+        self, samples: Samples, batch_size: int, workers: int, device: torch.device
+    ) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.device = device
+        self.waited = 0.0
+
+        # Two batches for each worker, one being made and one ready, and one that the caller has.
+        in_processes = workers > 0 and samples.need_processes
+        prepares = device.type == "cpu" or samples.need_processes
+        self.buffers = [
+            self._make_buffer(prepares, shared=in_processes) for _ in range(2 * workers + 1)
+        ]
+        self.fill = Filler(samples, self.buffers, prepares)
+
+        self._stream: Any = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copied: dict[int, torch.cuda.Event] = {}
+
+        # After this nothing may fail before the caller can close the loader.
+        if workers > 0 and not in_processes:
+            samples.map_shards()
+        self._open = ExitStack()
+        self._pool = self._start_workers(workers, in_processes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, epoch: int, shares: Iterable[Share]) -> Iterator[Batch]:
+        """Yield the batches of these shares, in their order."""
+        shares = iter(shares)
+        free = deque(range(len(self.buffers)))
+        pending = deque[_Pending]()
+        try:
+            while True:
+                began = time.monotonic()
+                while free:
+                    share = next(shares, None)
+                    if share is None:
+                        break
+                    slot = free.popleft()
+                    future = self._submit(slot, epoch, share)
+                    pending.append(_Pending(slot, share, future))
+                if not pending:
+                    return
+
+                done = pending.popleft()
+                self._wait(done)
+                batch = self._deliver(done.slot, epoch, done.share)
+                self.waited += time.monotonic() - began
+
+                yield batch
+                free.append(done.slot)
+        finally:
+            # Wait for workers that are running: they write into buffers that others may use then.
+            for left in pending:
+                if left.future and not left.future.cancel():
+                    left.future.exception()
+
+    def close(self) -> None:
+        """End the workers; a second call does nothing."""
+        self._open.close()
+
+    def _make_buffer(self, prepares: bool, shared: bool) -> Buffer:
+        split = self.samples.split
+        image_dtype = torch.float32 if prepares else self.samples.stored_dtype
+        pinned = self.device.type == "cuda" and not shared
+
+        def allocate(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+            tensor = torch.empty(self.batch_size, *shape, dtype=dtype, pin_memory=pinned)
+            if shared:
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+            return tensor
+
+        return Buffer(
+            images=allocate(split.shape("images"), image_dtype),
+            features=allocate(split.shape("features"), torch.float32),
+            labels=allocate((), torch.float32),
+        )
+
+    def _start_workers(self, workers: int, in_processes: bool) -> Executor | None:
+        """Make the pool, and note in `_open` what closing must undo, the pool's end being first."""
+        if self.samples.augmentation:
+            self._open.enter_context(opencv_without_threads())
+        if workers == 0:
+            return None
+
+        pool: Executor
+        if in_processes:
+            pool = make_pool(workers, "spawn", _start_worker, self.fill)
+        else:
+            self._open.enter_context(torch_threads_kept())
+            pool = ThreadPoolExecutor(workers, "loader", torch.set_num_threads, (1,))
+        self._open.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def _submit(self, slot: int, epoch: int, share: Share) -> Future[None] | None:
+        """Have a buffer filled by a worker, or at once where there is none."""
+        if slot in self._copied:
+            self._copied.pop(slot).synchronize()
+
+        if self._pool is None:
+            self.fill(slot, epoch, share)
+            return None
+        if isinstance(self._pool, ThreadPoolExecutor):
+            return self._pool.submit(self.fill, slot, epoch, share)
+
+        # A process may be started by this call.
+        with signals_blocked():
+            return self._pool.submit(_fill_in_worker, slot, epoch, share)
+
+    def _wait(self, pending: _Pending) -> None:
+        try:
+            if pending.future:
+                pending.future.result()
+        except BrokenProcessPool as error:
+            split = self.samples.split
+            rows = describe_rows(split, pending.share.draws % len(split))
+            raise RuntimeError(
+                f"a loader process was killed while loading {rows}; the system kills what takes "
+                "too much memory: try fewer data.workers, or augment.engine=torch, which needs none"
+            ) from error
+
+    def _deliver(self, slot: int, epoch: int, share: Share) -> Batch:
+        """Return the batch that a buffer holds, on the device."""
+        buffer = self.buffers[slot].first(len(share.draws))
+        weights = torch.from_numpy(share.weights)
+        batch = Batch(buffer.images, buffer.features, buffer.labels, weights, share.draws)
+        if self._stream is None:
+            return batch.to(self.device)
+
+        with torch.cuda.stream(self._stream):
+            batch = batch.to(self.device)
+
+            # The buffer is free again when this event has happened.
+            self._copied[slot] = self._stream.record_event()
+            if not self.fill.prepares:
+                batch = batch._replace(images=batch.images.float())
+                self.samples.prepare(batch.images, epoch, share.draws)
+
+        # The caller's stream waits for ours, and memory that it still uses is not given to another.
+        callers_stream = torch.cuda.current_stream(self.device)
+        callers_stream.wait_stream(self._stream)
+        for tensor in (batch.images, batch.features, batch.labels, batch.weights):
+            tensor.record_stream(callers_stream)
+        return batch
+
+
+# ---- in a worker process ----
+
+_filler: Filler
+
+
+def _start_worker(filler: Filler) -> None:
+    """Make this process a worker of a loader."""
+    global _filler
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    name_cut_shards()
+    _filler = filler
+
+
+def _fill_in_worker(slot: int, epoch: int, share: Share) -> None:
+    _filler(slot, epoch, share)

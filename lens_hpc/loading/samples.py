@@ -1,0 +1,157 @@
+"""How the samples of a split are read: pixels, features and labels, normalised and augmented.
+
+The statistics are those of the training split for every split, and come with the run, not with the
+dataset that is scored.
+"""
+
+import warnings
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.dataset.split import Split
+from lens_hpc.errors import UserError
+from lens_hpc.loading.augmentation_base import Augmentation
+
+
+class Samples:
+    """The samples of a split as the model sees them.
+
+    `manifest` is that of the training, whose statistics normalise. `image_scale` is that of
+    config.Data. Samples are augmented if there is an `augmentation`. A model that sees images alone
+    takes `features=False`: they may then be other ones than in training, and are read as zeros.
+
+    Raises UserError when the split is of another kind than the training's, or does not suit the
+    augmentation.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        manifest: Manifest,
+        image_scale: str,
+        augmentation: Augmentation | None = None,
+        features: bool = True,
+    ) -> None:
+        check_same_kind(split.manifest, manifest, features)
+        if augmentation:
+            augmentation.check(manifest.height, manifest.width)
+
+        assert manifest.statistics is not None
+        self.split = split
+        self.manifest = manifest
+        self.augmentation = augmentation
+        self.features = features
+        self.image_maximum = manifest.statistics.image_max if image_scale == "split" else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the map of the shards behind when samples are sent to another process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_row_views"}
+
+    @property
+    def need_processes(self) -> bool:
+        """Whether threads would wait for each other."""
+        augmented_slowly = self.augmentation is not None and self.augmentation.is_slow
+        return self.split.compressed or augmented_slowly
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """Type of the stored pixels."""
+        return torch.from_numpy(np.empty(0, self.split.dtype("images"))).dtype
+
+    def map_shards(self) -> None:
+        """Map the shards now: threads that share these samples must not all begin with it."""
+        _ = self._row_views
+
+    @cached_property
+    def _row_views(self) -> torch.Tensor:
+        # torch warns that it has no tensor that is read only; nothing writes to this one. Warning
+        # filters are the whole process's, so two threads must not do this at once.
+        with warnings.catch_warnings(action="ignore"):
+            return torch.from_numpy(self.split.row_views("images"))
+
+    def read_images(self, rows: np.ndarray, out: torch.Tensor) -> None:
+        """Read the stored pixels of these rows into `out` (B, bands, height, width)."""
+        if self.split.compressed:
+            stored = self.split.take("images", rows)
+            out.copy_(torch.from_numpy(stored))
+            return
+
+        # One native call for all rows, whichever shards they are in.
+        offsets = torch.from_numpy(self.split.row_offsets("images", rows))
+        out_bytes = out.view(torch.uint8).view(len(rows), -1)
+        torch.index_select(self._row_views, 0, offsets, out=out_bytes)
+
+    def read_rest(self, rows: np.ndarray, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Read the normalised features and the labels of these rows into (B, F) and (B,)."""
+        if self.features:
+            stored = self.split.take("features", rows)
+            normalised = normalise_features(stored, self.manifest)
+            features.copy_(torch.from_numpy(normalised))
+        else:
+            features.zero_()
+
+        stored_labels = self.split.take("labels", rows)
+        labels.copy_(torch.from_numpy(stored_labels))
+
+    def normalise(self, images: torch.Tensor) -> None:
+        """Normalise float32 cutouts in place."""
+        normalise_images(images, self.image_maximum)
+
+    def prepare(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
+        """Normalise and augment float32 cutouts in place."""
+        self.normalise(images)
+        if self.augmentation:
+            self.augmentation(images, epoch, draws)
+
+
+def normalise_images(images: torch.Tensor, maximum: float | None) -> None:
+    """Divide cutouts (B, bands, height, width) by `maximum`, or each by its own where that is None.
+
+    This changes the tensor that is given, which must be float32 and the caller's own: cutouts that
+    somebody else may still use (a user's array, a cache) are copied first. Where the maximum is not
+    positive, the pixels stay as they are.
+    """
+    if maximum is None:
+        brightest = images.flatten(1).amax(1)[:, None, None, None]
+        images /= torch.where(brightest > 0, brightest, 1)
+    elif maximum > 0:
+        images /= maximum
+
+
+def normalise_features(features: np.ndarray, manifest: Manifest) -> np.ndarray:
+    """Return (x - min) / (max - min) of features (B, F), float32, with the training's statistics.
+
+    A missing value is taken to be the training's median. Where all of the training's values are
+    equal, they are divided by 1.
+    """
+    statistics = manifest.statistics
+    assert statistics is not None
+    low = np.array(statistics.feature_min, dtype=np.float32)
+    high = np.array(statistics.feature_max, dtype=np.float32)
+    median = np.array(statistics.feature_median, dtype=np.float32)
+
+    filled = np.where(np.isnan(features), median, features)
+    span = np.where(high > low, high - low, 1)
+    return (filled - low) / span
+
+
+def check_same_kind(scored: Manifest, training: Manifest, features: bool = True) -> None:
+    """Raise UserError when a dataset differs in kind from the one that the model was trained on.
+
+    These are the bands and the size of the cutouts and, with `features`, the names of these.
+    """
+    kinds = ["bands", "height", "width"]
+    if features:
+        kinds.append("features")
+
+    for kind in kinds:
+        here = getattr(scored, kind)
+        there = getattr(training, kind)
+        if here != there:
+            raise UserError(
+                f"dataset {scored.name}: {kind} are {here}, but the run was trained with {there}"
+            )

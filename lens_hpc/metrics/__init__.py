@@ -1,0 +1,62 @@
+"""The metrics of lens finders: pure functions of labels and scores, and the table of all metrics.
+
+`metrics.auc(metrics.rank(labels, scores))` is how other rooms use them. Nothing is imported here
+but NumPy, SciPy and scikit-learn.
+"""
+
+from lens_hpc.metrics.comparing import Difference, compare_aucs
+from lens_hpc.metrics.probabilities import Reliability, brier, reliability
+from lens_hpc.metrics.ranking import (
+    Curve,
+    Interval,
+    auc,
+    average_precision,
+    delong,
+    delong_interval,
+    interval,
+    partial_auc,
+    rank,
+)
+from lens_hpc.metrics.resampling import (
+    bootstrap,
+    bootstrap_groups,
+    bootstrap_samples,
+    coarsen,
+)
+from lens_hpc.metrics.table import Metric
+from lens_hpc.metrics.top import (
+    Selection,
+    completeness_at_rate,
+    completeness_before,
+    highest_rate,
+    non_lenses_needed,
+    select,
+)
+
+__all__ = [
+    "Curve",
+    "Difference",
+    "Interval",
+    "Metric",
+    "Reliability",
+    "Selection",
+    "auc",
+    "average_precision",
+    "bootstrap",
+    "bootstrap_groups",
+    "bootstrap_samples",
+    "brier",
+    "coarsen",
+    "compare_aucs",
+    "completeness_at_rate",
+    "completeness_before",
+    "delong",
+    "delong_interval",
+    "highest_rate",
+    "interval",
+    "non_lenses_needed",
+    "partial_auc",
+    "rank",
+    "reliability",
+    "select",
+]

@@ -1,0 +1,81 @@
+"""Names become models: the one place where a model is made."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from lens_hpc import config, files
+from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.errors import UserError
+from lens_hpc.extensions import find_object
+from lens_hpc.layout import BEST, WEIGHTS
+from lens_hpc.logs import logger
+from lens_hpc.model.fusion import FusionModel
+
+# A model of one's own has the same signature and the same forward(images, features) -> logits (B,).
+MODELS = {"fusion": FusionModel}
+
+NAMES_SHOWN = 5
+
+
+def build_model(
+    settings: config.Model, manifest: Manifest, code: Collection[str] = ()
+) -> nn.Module:
+    """Make the model for cutouts and features as a manifest describes them.
+
+    It has its initial weights: random ones, timm's, or those of another run, as `settings.weights`
+    says. `code` names the packages that `settings.name` may come from. Raises UserError for what
+    cannot be made.
+    """
+    model_class = find_object("model.name", settings.name, MODELS, code)
+    bands, features = len(manifest.bands), len(manifest.features)
+    size = (manifest.height, manifest.width)
+
+    start = files.expand(settings.weights)
+    if not start.is_dir():
+        return model_class(settings, bands, size, features)
+
+    model = model_class(without_weights(settings), bands, size, features)
+    take_over_weights(model, start if (start / WEIGHTS).is_file() else start / BEST)
+    return model
+
+
+def without_weights(settings: config.Model) -> config.Model:
+    """Return the settings of a model whose weights will be loaded, so that none need be fetched."""
+    return settings.model_copy(update={"weights": "none"})
+
+
+def take_over_weights(model: nn.Module, folder: Path) -> None:
+    """Start from the weights of another run, as far as names and shapes are the same.
+
+    What has no match there keeps its new weights, and is named in a warning.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"model.weights = {folder}: holds no {WEIGHTS}; name a run that has trained for an "
+            "epoch"
+        )
+
+    ours = model.state_dict()
+    theirs = load_file(folder / WEIGHTS)
+    fitting = {
+        name: tensor
+        for name, tensor in theirs.items()
+        if name in ours and ours[name].shape == tensor.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+
+    anew = [name for name in ours if name not in fitting]
+    if anew:
+        shown = ", ".join(anew[:NAMES_SHOWN])
+        more = ", ..." if len(anew) > NAMES_SHOWN else ""
+        logger.warning(
+            "model.weights = %s: %d of %d tensors have no match there and begin anew: %s%s",
+            folder,
+            len(anew),
+            len(ours),
+            shown,
+            more,
+        )

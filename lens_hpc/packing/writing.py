@@ -1,0 +1,239 @@
+"""Shards are written in OUTPUT.partial, by any number of processes and tasks."""
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from lens_hpc import files
+from lens_hpc.dataset import shards
+from lens_hpc.dataset.manifest import SCHEMA_VERSION
+from lens_hpc.errors import UserError
+from lens_hpc.logs import Progress, logger
+from lens_hpc.packing.image_formats import BadCutoutError
+from lens_hpc.packing.notes import ShardNote, notes_folder, read_note, write_note
+from lens_hpc.packing.plan import MOST_LISTED, Plan, Shard, bad_rows_error
+from lens_hpc.packing.recipe import PackSettings
+from lens_hpc.workers import make_pool
+
+LONGEST_SOURCE = 32
+SECONDS_BETWEEN_UPDATES = 0.5
+
+BadRows = dict[int, str]
+"""Row number in the catalogue: why the row cannot be packed."""
+
+
+def write_shards(plan: Plan) -> None:
+    """Write this task's share of the shards that are not there yet.
+
+    Raises UserError for bad rows, when they are errors, and when the disk or a worker fails.
+    """
+    settings = plan.settings
+    files.make_folder(notes_folder(plan))
+
+    share = plan.shards[settings.task :: settings.tasks]
+    missing = [shard for shard in share if read_note(plan, shard) is None]
+    kept = len(share) - len(missing)
+    if kept:
+        logger.info("%s: %d shards are there already", plan.folder, kept)
+
+    bad: BadRows = {}
+    try:
+        with closing(_write_all(plan, missing)) as finished_shards:
+            for reasons in finished_shards:
+                bad |= reasons
+                if len(bad) >= MOST_LISTED and settings.on_bad == "error":
+                    break
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(
+            f"{plan.folder}: cannot be written: {reason}; make room or choose another output, and "
+            "run the same line again: shards that are complete are kept"
+        ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory; run the same line again, "
+            "with fewer processes: shards that are complete are kept"
+        ) from error
+
+    if bad and settings.on_bad == "error":
+        shutil.rmtree(plan.folder)
+        raise bad_rows_error(settings, plan.catalogue, bad)
+
+
+# ---- processes ----
+
+
+def _write_all(plan: Plan, missing: list[Shard]) -> Generator[BadRows, None, None]:
+    """Write shards, in worker processes where that helps; yield the bad rows of each."""
+    rows_done = multiprocessing.get_context("fork").Value("q", 0)
+    total = sum(len(shard.rows) for shard in missing)
+    row_megabytes = plan.cutouts.row_bytes / 1e6
+
+    # The largest first, so that no worker has much left when the others are done.
+    ordered = sorted(missing, key=lambda shard: -len(shard.rows))
+    workers = min(plan.settings.processes, len(ordered))
+
+    with Progress(total, "pack", "rows") as progress:
+
+        def show_progress() -> None:
+            speed = progress.rate() * row_megabytes
+            progress.update(rows_done.value - progress.done, **{"MB/s": f"{speed:,.0f}"})
+
+        if workers > 1:
+            yield from _write_in_workers(plan, ordered, workers, rows_done, show_progress)
+        else:
+            for shard in ordered:
+                yield write_shard_and_note(plan, shard, rows_done)
+                show_progress()
+
+
+def _write_in_workers(
+    plan: Plan,
+    missing: list[Shard],
+    workers: int,
+    rows_done: Any,
+    show_progress: Callable[[], None],
+) -> Iterator[BadRows]:
+    # Forked workers share the catalogue and begin at once.
+    with make_pool(workers, "fork", _start_worker, plan, rows_done) as pool:
+        waiting: set[Future[BadRows]] = {
+            pool.submit(_write_in_this_worker, shard) for shard in missing
+        }
+        try:
+            while waiting:
+                finished, waiting = wait(
+                    waiting, timeout=SECONDS_BETWEEN_UPDATES, return_when=FIRST_COMPLETED
+                )
+                show_progress()
+                for task in finished:
+                    yield task.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# Set in worker processes alone, which live no longer than their call.
+_work: tuple[Plan, Any] | None = None
+
+
+def _start_worker(plan: Plan, rows_done: Any) -> None:
+    global _work
+    _work = (plan, rows_done)
+
+
+def _write_in_this_worker(shard: Shard) -> BadRows:
+    assert _work is not None
+    plan, rows_done = _work
+    return write_shard_and_note(plan, shard, rows_done)
+
+
+# ---- a shard ----
+
+
+def write_shard_and_note(plan: Plan, shard: Shard, rows_done: Any) -> BadRows:
+    """Write one shard and its note; return its bad rows, which are left out.
+
+    `rows_done` is a shared number that grows with the rows.
+    """
+    file = plan.folder / shard.file
+    files.make_folder(file.parent)
+    attributes = shard_attributes(plan.settings)
+    attributes["split"] = shard.split
+    attributes["file"] = shard.file
+
+    rows = shard.rows
+    all_bad: BadRows = {}
+    blocks = _BlockReader(plan, rows_done)
+    record = None
+    kept_image_crc32: list[int] = []
+    while len(rows):
+        blocks.bad = {}
+        with files.whole_file(file) as partial:
+            block_crc32, image_crc32 = shards.write_shard(
+                partial,
+                len(rows),
+                blocks.read(rows),
+                attributes,
+                plan.settings.compression,
+            )
+
+        all_bad |= blocks.bad
+        if not blocks.bad:
+            made = shards.make_shard_record(plan.folder, file, len(rows), block_crc32)
+            record = made.model_dump(mode="json")
+            kept_image_crc32 = image_crc32
+            break
+
+        # Bad rows are known only now that they are read: the file is made again without them.
+        file.unlink()
+        if plan.settings.on_bad == "error":
+            return all_bad
+        rows = np.array([row for row in rows if row not in blocks.bad], dtype=np.int64)
+
+    reasons = {str(row): reason for row, reason in all_bad.items()}
+    note = ShardNote(shard.fingerprint, record, blocks.image_max, kept_image_crc32, reasons)
+    write_note(plan, shard, note)
+    return all_bad
+
+
+class _BlockReader:
+    """Reads and checks the blocks of rows of a shard."""
+
+    def __init__(self, plan: Plan, rows_done: Any) -> None:
+        self.plan = plan
+        self.rows_done = rows_done
+        self.image_max = 0.0
+        self.bad: BadRows = {}
+
+    def read(self, rows: np.ndarray) -> Iterator[shards.RowBlock]:
+        """Yield blocks of these rows. A bad row is noted, and its cutout is left dark."""
+        for start in range(0, len(rows), shards.BLOCK_ROWS):
+            block_rows = rows[start : start + shards.BLOCK_ROWS]
+            yield self._read_block(block_rows)
+            with self.rows_done.get_lock():
+                self.rows_done.value += len(block_rows)
+
+    def _read_block(self, rows: np.ndarray) -> shards.RowBlock:
+        plan = self.plan
+        assert plan.cutouts.shape is not None
+        images = np.zeros((len(rows), *plan.cutouts.shape), plan.settings.dtype)
+        sources = [""] * len(rows)
+        for position, row in enumerate(rows):
+            try:
+                images[position], sources[position] = plan.cutouts.with_source(row)
+            except BadCutoutError as error:
+                self.bad[int(row)] = str(error)
+
+        self.image_max = max(self.image_max, float(images.max()))
+        return shards.RowBlock(
+            images=images,
+            features=plan.catalogue.features[rows],
+            labels=plan.catalogue.labels[rows],
+            ids=plan.ids[rows],
+            groups=plan.groups[rows],
+            sources=shards.encode_texts(np.array(sources), LONGEST_SOURCE),
+        )
+
+
+def shard_attributes(settings: PackSettings) -> dict[str, object]:
+    """Return what every shard says of itself."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": settings.name,
+        "bands": list(settings.bands),
+        "features": list(settings.columns.features),
+        "pixel_scale_arcsec": finest_pixel_scale(settings),
+        "units": settings.units,
+    }
+
+
+def finest_pixel_scale(settings: PackSettings) -> float:
+    """Return the pixel scale of the stored cutouts, arcsec."""
+    scale = settings.pixel_scale
+    return min(scale.values()) if isinstance(scale, dict) else scale

@@ -1,0 +1,320 @@
+"""Score a split with a trained run, every sample once, and say how far to trust the ranking.
+
+1. Weights, settings and training statistics come from RUN/best or RUN/final; several runs are one
+   ensemble.
+2. The run's validation split is scored first, to calibrate the probabilities on samples that are
+   not tested on.
+3. Each process scores its share of the split and writes it to a part; one process merges the parts.
+4. RUN/evaluation/SPLIT gets predictions.parquet, metrics.json, calibration.json, figures/ and
+   report.html, together or not at all.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from lens_hpc import files, layout
+from lens_hpc.dataset.mapping import cut_shards_named
+from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.verdict import manifest_crc32, read_audit
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+from lens_hpc.metrics import table
+from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
+from lens_hpc.process import torch_unchanged
+from lens_hpc.reporting.comparison import Comparison, read_comparison
+from lens_hpc.reporting.report import Subject, write_report
+from lens_hpc.reporting.results import Results, Survey, evaluate_scores
+from lens_hpc.scoring import predictions
+from lens_hpc.scoring.calibration import Calibration, fit_calibration, probability_maps
+from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
+from lens_hpc.scoring.predictions import Scores
+from lens_hpc.training.accelerator import accelerator_session
+
+IDS_SHOWN = 5
+# The terminal shows values below each other.
+TITLE_WIDTH = 18
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, and how."""
+
+    split: str = "test"
+    weights: str = "best"
+    """best, final, or the FILE of the weights."""
+    dataset: Path | None = None
+    """A packed dataset to score in place of the run's own."""
+    tta: str = "none"
+    """Test-time augmentation: none, flips or d4."""
+    batch_size: int = 256
+    workers: int = 2
+    code: tuple[str, ...] = ()
+    """Packages of one's own that the model may come from."""
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """A finished evaluation, as it lies on disk."""
+
+    folder: Path
+    """RUN/evaluation/SPLIT."""
+    metrics: dict[str, Any]
+    """What metrics.json holds."""
+    text: str
+    """What the terminal prints."""
+
+    @property
+    def report(self) -> Path:
+        """The report, to open in a browser."""
+        return self.folder / layout.REPORT
+
+    @property
+    def predictions(self) -> Path:
+        """The score of every sample, in a Parquet file."""
+        return self.folder / layout.PREDICTIONS
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Read the predictions: one row for each sample of the split, in its order."""
+        return pd.read_parquet(self.predictions)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.metrics['n']:,} samples"]
+        for metric in table.METRICS:
+            value = self.metrics.get(metric.key)
+            if metric.headline and value is not None:
+                parts.append(f"{metric.name} {value:.4f}")
+        return f"Evaluation({', '.join(parts)}, in {self.folder})"
+
+
+# ---- the way through ----
+
+
+def evaluate_runs(
+    runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path], survey: Survey
+) -> Evaluation | None:
+    """Evaluate a run, or several as one ensemble, on all processes.
+
+    `compare` are other runs that were evaluated in the same way before. The first process returns
+    the evaluation, the others None. Raise UserError for runs and datasets that are not there or do
+    not suit each other.
+    """
+    with torch_unchanged(), cut_shards_named():
+        # All that the user can have wrong is looked at before the processes meet.
+        task = _prepare(runs, scoring, compare)
+        with accelerator_session() as accelerator:
+            # In float32, whatever the run was trained in: rounding makes ties.
+            return _evaluate(accelerator, task, survey)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """An evaluation that can begin."""
+
+    runs: Sequence[Path]
+    members: list[TrainedModel]
+    scoring: Scoring
+    training_dataset: Path
+    """The dataset that the first run was trained on."""
+    split: Split
+    origin: dict[str, Any]
+    comparisons: list[Comparison]
+
+
+def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) -> _Task:
+    """Load the models, open the split and read what to compare with."""
+    members = [load_trained(weights_folder(run, scoring.weights), scoring.code) for run in runs]
+    training_dataset = members[0].settings.data.dataset
+    split = Split(scoring.dataset or training_dataset, scoring.split)
+    check_members(scoring, runs, members, split)
+
+    # Other runs are compared with where split and dataset are the same.
+    origin = {
+        "runs": [str(run) for run in runs],
+        "dataset": split.manifest.name,
+        "dataset_crc32": manifest_crc32(split.dataset),
+        "split": scoring.split,
+        "weights": scoring.weights,
+        "tta": scoring.tta,
+    }
+    comparisons = []
+    for run in compare:
+        folder = layout.evaluation_folder(run, evaluation_name(scoring, [run]))
+        comparisons.append(read_comparison(run, folder, origin))
+    return _Task(runs, members, scoring, training_dataset, split, origin, comparisons)
+
+
+def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluation | None:
+    """Score on all processes; the first writes everything and returns it."""
+    scoring = task.scoring
+    scorer = EnsembleScorer(
+        accelerator, task.members, scoring.tta, scoring.batch_size, scoring.workers
+    )
+    calibration = calibrate_on_validation(scorer, task.training_dataset, task.split)
+    rows, logits = scorer.score_share(task.split)
+
+    # The first run of an ensemble keeps the results.
+    folder = layout.evaluation_folder(task.runs[0], evaluation_name(scoring, task.runs))
+    evaluation = None
+    with _folder_of_all(accelerator, folder) as partial:
+        maps = probability_maps(calibration)
+        predictions.write_part(partial, accelerator.process_index, task.split, rows, logits, maps)
+        accelerator.wait_for_everyone()
+
+        # All parts are there now.
+        if accelerator.is_main_process:
+            scores = predictions.merge_parts(partial, task.split)
+            evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
+    return evaluation
+
+
+def _write_evaluation(
+    partial: Path,
+    folder: Path,
+    task: _Task,
+    survey: Survey,
+    calibration: Calibration | None,
+    scores: Scores,
+) -> Evaluation:
+    """Write all but the predictions into a folder that will become `folder`."""
+    check_scores(scores.logits, task.split)
+    results = evaluate_scores(scores.labels, scores.logits, survey, scores.groups, calibration)
+    for comparison in task.comparisons:
+        comparison.compare(scores.labels, scores.logits)
+
+    metrics_text = _to_json(task.origin | results.as_dict())
+    # Without a calibration, the file says null.
+    calibration_text = _to_json(None if calibration is None else asdict(calibration))
+    (partial / layout.METRICS).write_text(metrics_text, encoding="utf-8")
+    (partial / layout.CALIBRATION).write_text(calibration_text, encoding="utf-8")
+
+    inputs = task.members[0].settings.model.inputs
+    subject = Subject(task.runs[0], inputs, task.origin, read_audit(task.split.dataset))
+    write_report(partial, subject, results, task.comparisons, task.split, scores)
+    text = summarize(folder, results, task.comparisons)
+    return Evaluation(folder, json.loads(metrics_text), text)
+
+
+@contextmanager
+def _folder_of_all(accelerator: Accelerator, path: Path) -> Iterator[Path]:
+    """Yield a folder for all processes; it becomes `path` when the first of them is done."""
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(files.whole_folder(path, replace=True))
+        accelerator.wait_for_everyone()
+        yield files.partial(path)
+
+
+def _to_json(tree: object) -> str:
+    return json.dumps(tree, indent=1) + "\n"
+
+
+# ---- checks and calibration ----
+
+
+def check_members(
+    scoring: Scoring, runs: Sequence[Path], members: Sequence[TrainedModel], split: Split
+) -> None:
+    """Raise UserError where a run cannot read the split, or may have been trained on it."""
+    names_one_file = scoring.weights not in {layout.BEST, layout.FINAL}
+    if len(runs) > 1 and names_one_file:
+        raise UserError(
+            f"weights = {scoring.weights}: one FILE is not the weights of {len(runs)} runs"
+        )
+
+    for run, member in zip(runs, members, strict=True):
+        samples_for(member, split)  # for its errors
+        if scoring.dataset is None and member.manifest.splits != split.manifest.splits:
+            raise UserError(
+                f"{run}: was trained on other splits than {split.dataset} has now, so that samples "
+                f"of {split.name} may be among those; to score them all the same, say "
+                f"dataset={split.dataset}"
+            )
+
+
+def calibrate_on_validation(
+    scorer: EnsembleScorer, home: Path, tested: Split
+) -> Calibration | None:
+    """Fit a calibration to the run's own validation split, in the dataset `home`.
+
+    It is None, with a warning, where that cannot be, and where that split is the one tested.
+    """
+    try:
+        validation = Split(home, "val")
+    except UserError as error:
+        logger.warning("probabilities are not calibrated: %s", error)
+        return None
+
+    # What was fitted to a split says nothing about it.
+    if tested.name == "val" and tested.manifest.splits == validation.manifest.splits:
+        return None
+    if validation.manifest.splits != scorer.members[0].manifest.splits:
+        logger.warning(
+            "probabilities are not calibrated: %s was packed anew since the run was trained", home
+        )
+        return None
+
+    logits = scorer.score_split(validation)
+    check_scores(logits, validation)
+    labels = validation.take("labels", np.arange(len(validation)))
+    return fit_calibration(labels, logits)
+
+
+def check_scores(logits: np.ndarray, split: Split) -> None:
+    """Raise UserError for scores that are NaN or infinite."""
+    wrong = np.flatnonzero(~np.isfinite(logits))
+    if len(wrong):
+        first = ", ".join(split.ids(wrong[:IDS_SHOWN]))
+        raise UserError(
+            f"{len(wrong):,} of {len(logits):,} scores are no numbers, the first of {first}: "
+            "the weights are damaged, or those pixels are beyond what the run was trained on"
+        )
+
+
+# ---- names and texts ----
+
+
+def evaluation_name(scoring: Scoring, runs: Sequence[Path]) -> str:
+    """Return SPLIT and what else is not the default, so that evaluations do not replace another."""
+    parts = [scoring.split]
+    if scoring.dataset is not None:
+        checksum = manifest_crc32(scoring.dataset)
+        parts.append(f"{scoring.dataset.resolve().name}-{checksum[:4]}")
+
+    # The best weights of the run are the default.
+    if scoring.weights == layout.FINAL:
+        parts.append(layout.FINAL)
+    elif scoring.weights != layout.BEST:
+        folder = weights_folder(runs[0], scoring.weights).resolve()
+        parts.append("-".join(folder.parts[-2:]))
+
+    if scoring.tta != "none":
+        parts.append(scoring.tta)
+    for run in runs[1:]:
+        parts.append(f"with-{run.resolve().name}")
+    return "-".join(parts)
+
+
+def summarize(folder: Path, results: Results, comparisons: Sequence[Comparison]) -> str:
+    """Return the headline numbers and where everything else is, for the terminal."""
+    lines = [f"{results.n:,} samples, {results.n_lenses:,} lenses"]
+    for quantity in results.headlines:
+        value = quantity.why_not if quantity.value is None else f"{quantity.value:.4f}"
+        line = f"  {quantity.metric.name:<{TITLE_WIDTH}} {value}"
+        if quantity.ci95:
+            low, high = quantity.ci95
+            line += f"  95% interval [{low:.4f}, {high:.4f}]"
+        lines.append(line)
+
+    for comparison in comparisons:
+        lines.append(f"  {comparison}")
+    written = f"{layout.REPORT}, {layout.METRICS}, {layout.PREDICTIONS} and {layout.FIGURES}/"
+    lines.append(f"{written} are in {folder}")
+    return "\n".join(lines)

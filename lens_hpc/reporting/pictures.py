@@ -1,0 +1,112 @@
+"""Cutouts as pictures: colour composites, and sheets of them."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
+
+# Counts of sky noise at which the stretch turns from linear to logarithmic.
+SOFTENING = 4.0
+BRIGHTEST_PERCENTILE = 99.7
+# The standard deviation of normal noise, in units of its median absolute deviation.
+NOISE_OF_DEVIATION = 1.48
+
+CUTOUT_WIDTH_INCHES = 1.35
+CUTOUT_HEIGHT_INCHES = 1.5
+TITLE_HEIGHT_INCHES = 0.35
+LONGEST_NAME = 16
+
+
+# ---- sheets ----
+
+
+def draw_cutouts(
+    path: Path,
+    sheets: dict[str, tuple[np.ndarray, list[str]]],
+    bands: tuple[str, ...],
+    columns: int,
+) -> None:
+    """Write a PNG with a contact sheet for each title.
+
+    A sheet is made of images (n, bands, height, width) and their n names.
+    """
+    rows = [-(-len(names) // columns) for _, names in sheets.values()]
+    heights = [count * CUTOUT_HEIGHT_INCHES + TITLE_HEIGHT_INCHES for count in rows]
+    width = CUTOUT_WIDTH_INCHES * columns
+    height = CUTOUT_HEIGHT_INCHES * sum(rows) + TITLE_HEIGHT_INCHES * len(sheets)
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        parts = figure.subfigures(len(sheets), 1, height_ratios=heights, squeeze=False).flat
+        for part, row_count, title in zip(parts, rows, sheets, strict=True):
+            part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            grid = part.subplots(row_count, columns, squeeze=False)
+            images, names = sheets[title]
+            _draw_sheet(list(grid.flat), images, names, bands)
+        figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
+
+
+def _draw_sheet(
+    cells: list[Axes], images: np.ndarray, names: list[str], bands: tuple[str, ...]
+) -> None:
+    for axes in cells:
+        axes.set_axis_off()
+    # The last row may have cells without a cutout.
+    for axes, image, name in zip(cells, images, names, strict=False):
+        axes.imshow(composite(image, bands), origin="lower", interpolation="nearest")
+        axes.set_title(_shorten(name), fontsize=6, pad=2)
+
+
+def _shorten(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
+        return name
+    return "…" + name[-(LONGEST_NAME - 1) :]
+
+
+# ---- colour ----
+
+
+def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
+    """Return an RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
+
+    Of three bands or more, the first three are shown, the third of them in red, by an arcsinh
+    stretch of the mean intensity that keeps colours (Lupton et al. 2004, PASP 116, 133). Of fewer,
+    the first is shown in grey, by the same stretch. Pictures of 8 bits stay as they are.
+    """
+    has_colour = len(image) >= 3
+    planes = image[:3] if has_colour else image[:1]
+    if planes.dtype == np.uint8:
+        return _to_rgb(planes) / 255
+
+    planes = _in_units_of_noise(planes.astype(np.float64))
+    intensity = planes.mean(axis=0)
+    peak = max(float(np.percentile(intensity, BRIGHTEST_PERCENTILE)), SOFTENING)
+    positive = np.clip(intensity, 0, None)
+    stretched = np.arcsinh(positive / SOFTENING) / np.arcsinh(peak / SOFTENING)
+
+    # Each plane keeps its ratio to the intensity, and so the pixel its colour.
+    colours = planes * stretched / np.where(intensity > 0, intensity, np.inf)
+    reddest_first = colours[::-1]
+    return np.clip(_to_rgb(reddest_first), 0, 1)
+
+
+def _in_units_of_noise(planes: np.ndarray) -> np.ndarray:
+    """Return each band (bands, height, width) less its sky, in units of its own sky noise.
+
+    So a faint blue arc is not lost beside a bright red galaxy.
+    """
+    sky = np.median(planes, axis=(1, 2), keepdims=True)
+    deviation = np.median(abs(planes - sky), axis=(1, 2), keepdims=True)
+    noise = NOISE_OF_DEVIATION * deviation
+    return (planes - sky) / np.where(noise > 0, noise, 1)
+
+
+def _to_rgb(planes: np.ndarray) -> np.ndarray:
+    """Return three planes, or one as three, (planes, height, width) as (height, width, 3)."""
+    if len(planes) == 1:
+        planes = planes.repeat(3, axis=0)
+    return np.moveaxis(planes, 0, -1)

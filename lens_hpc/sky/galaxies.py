@@ -1,0 +1,116 @@
+"""Galaxies: the massive ellipticals that a survey would select, and faint neighbours.
+
+Lenses and what people mistake for them share one parent population, so that brightness alone does
+not tell a lens.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lens_hpc.sky.cosmology import comoving_distance_mpc
+from lens_hpc.sky.deflection import Lens
+from lens_hpc.sky.light import Light
+
+
+@dataclass(frozen=True)
+class Galaxy:
+    """A massive elliptical."""
+
+    z: float
+    """Redshift."""
+    sigma_v: float
+    """Velocity dispersion, km/s."""
+    light: Light
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is in one cutout."""
+
+    z: float
+    lights: tuple[Light, ...]
+    lens: Lens | None = None
+    sources: tuple[Light, ...] = ()
+    """What lies behind the lens."""
+
+
+def draw_galaxy(rng: np.random.Generator) -> Galaxy:
+    """Draw a massive elliptical, weighted by its cross-section for lensing.
+
+    Velocity dispersions follow the modified Schechter function of Choi et al. 2007 (ApJ 658, 884:
+    sigma* = 161 km/s, alpha = 2.32, beta = 2.67) times sigma^4; luminosities the Faber-Jackson
+    relation with a scatter of 0.25 mag; and colours and radii, roughly, those of passive galaxies.
+    """
+    while True:
+        z = rng.normal(0.5, 0.15)
+        sigma_v = 161.0 * rng.gamma((2.32 + 4) / 2.67) ** (1 / 2.67)
+        if not (0.2 < z < 0.9 and 120 < sigma_v < 400):
+            continue
+
+        luminosity_distance_mpc = comoving_distance_mpc(z) * (1 + z)
+        distance_modulus = 5 * math.log10(luminosity_distance_mpc) + 25
+        absolute_magnitude = -22.4 - 10 * math.log10(sigma_v / 200)
+        k_correction = 0.9 * z
+        scatter = rng.normal(0, 0.25)
+        mag_i = absolute_magnitude + distance_modulus + k_correction + scatter
+        if 17.5 < mag_i < 21.0:
+            break
+
+    return Galaxy(z, sigma_v, _draw_elliptical_light(rng, z, mag_i))
+
+
+def _draw_elliptical_light(rng: np.random.Generator, z: float, mag_i: float) -> Light:
+    # The draws keep their order, or the same seed would give another survey.
+    x = rng.normal(0, 0.05)
+    y = rng.normal(0, 0.05)
+    q = rng.normal(0.78, 0.12)
+    phi = rng.uniform(0, math.pi)
+    n = rng.normal(4, 0.7)
+
+    # Brighter galaxies are larger.
+    typical_radius = 0.9 * 10 ** (-0.15 * (mag_i - 19.5))
+    radius = typical_radius * rng.lognormal(0, 0.2)
+
+    # Old stars look redder the more they are redshifted, up to a redshift of about 0.6.
+    color_gi = 1.2 + 2.4 * min(z, 0.6) + rng.normal(0, 0.12)
+
+    return Light(
+        x=x,
+        y=y,
+        q=float(np.clip(q, 0.45, 0.98)),
+        phi=phi,
+        n=float(np.clip(n, 2.5, 6)),
+        radius=float(np.clip(radius, 0.35, 2.0)),
+        mag_i=mag_i,
+        color_gi=float(color_gi),
+    )
+
+
+def draw_neighbours(rng: np.random.Generator, half_width: float) -> list[Light]:
+    """Draw faint galaxies that happen to lie in the cutout, outside its middle.
+
+    `half_width` is half the width of the cutout, arcsec.
+    """
+    lights = []
+    for _ in range(rng.poisson(2.5)):
+        distance = half_width * math.sqrt(rng.uniform(0.2, 1.6))
+        angle = rng.uniform(0, 2 * math.pi)
+        light = Light(
+            x=distance * math.cos(angle),
+            y=distance * math.sin(angle),
+            q=rng.uniform(0.35, 1),
+            phi=rng.uniform(0, math.pi),
+            n=rng.uniform(0.8, 2.5),
+            radius=rng.uniform(0.2, 0.6),
+            mag_i=max(25 - rng.exponential(1.0), 21.0),
+            color_gi=rng.normal(0.9, 0.5),
+        )
+        lights.append(light)
+    return lights
+
+
+def draw_blue_color(rng: np.random.Generator) -> float:
+    """Draw the colour g - i of a galaxy that forms stars."""
+    return float(np.clip(rng.normal(0.5, 0.25), 0, 1.2))

@@ -1,0 +1,335 @@
+"""Train the model on a packed dataset, or go on where an earlier start of the same run was stopped.
+
+1. The processes come together.
+2. A run that was begun differently is refused; one that has finished is left as it is.
+3. Dataset, model, loss, optimizer and schedule are made; what does not fit together is refused
+   before the first step.
+4. The run directory is begun, and the newest complete checkpoint, if there is one, sets everything
+   back to where it was.
+5. Each epoch: train step by step; validate over all processes; record; keep the best weights.
+6. After each step all processes agree: go on, save, or save and stop.
+7. The last weights become RUN/final, and the run has finished.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lens_hpc import config, layout, logs, metrics
+from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.mapping import cut_shards_named
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+from lens_hpc.model.trained import save_trained
+from lens_hpc.scoring.calibration import Calibration, fit_calibration, write_calibration
+from lens_hpc.scoring.scores import score
+from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.checkpoints import Checkpoints, resume_training
+from lens_hpc.training.losses import check_losses, reduce_losses
+from lens_hpc.training.metrics_log import (
+    EpochFacts,
+    append_to_metrics_log,
+    cut_metrics_log,
+    read_metrics_log,
+)
+from lens_hpc.training.run_folder import check_same_run, is_finished, open_run
+from lens_hpc.training.session import EpochClock, StopAgreed, TrainingSession
+from lens_hpc.training.signals import Agreement, StopRequest, deadline
+from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
+
+STEPS_BETWEEN_LOOKS = 10
+SHOWN_WAITING = 0.005  # a smaller share of the time is not worth a word
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingResult:
+    """What became of a call to train."""
+
+    run: Path
+    stopped: bool
+    """Whether it was asked to stop, has saved, and goes on when it is called again."""
+    step: int
+    """Optimizer steps done, of all calls together."""
+    best_auc: float
+    """Of the validation split; NaN before the first epoch has ended."""
+
+    def __repr__(self) -> str:
+        happened = "stopped and saved" if self.stopped else "trained to the end"
+        best = "" if math.isnan(self.best_auc) else f", best validation AUC {self.best_auc:.4f}"
+        advice = "; the same call goes on from there" if self.stopped else ""
+        return f"Training {self.run}: {happened} at step {self.step:,}{best}{advice}"
+
+
+def train_run(settings: config.Train) -> TrainingResult:
+    """Train as the settings say, in as many processes as the launcher started.
+
+    A signal (SIGINT, SIGTERM, SIGUSR1 or SIGUSR2) to one of them makes all save and return. The
+    same call goes on with a run. Raises UserError for what is wrong with settings or data.
+    """
+    with (
+        StopRequest() as request,
+        cut_shards_named(),
+        accelerator_session(settings) as accelerator,
+    ):
+        manifest = read_manifest(settings.data.dataset)
+        check_same_run(settings, manifest)
+        if is_finished(settings):
+            logger.info(
+                "%s has finished already; name another run=FOLDER to train anew", settings.run
+            )
+            return finished_result(settings.run)
+
+        with make_trainer(settings, accelerator, manifest) as trainer, open_run(trainer):
+            return train(trainer, request)
+
+
+def finished_result(run: Path) -> TrainingResult:
+    """Return the result of a run that had finished before, as its metrics log tells it."""
+    epochs = read_metrics_log(run)
+    step = max((int(facts["step"]) for facts in epochs), default=0)
+    best_auc = max((facts["val_auc"] for facts in epochs), default=math.nan)
+    return TrainingResult(run, stopped=False, step=step, best_auc=best_auc)
+
+
+def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
+    """Train all steps that are left, or as many as the request to stop leaves time for."""
+    settings = trainer.settings
+    accelerator = trainer.accelerator
+
+    with Checkpoints(settings.run / layout.CHECKPOINTS, settings.checkpoint.keep) as checkpoints:
+        state = resume_training(trainer, checkpoints)
+        agreement = Agreement(accelerator, settings.train.timeout_minutes)
+        stop_at = deadline(settings.train.max_minutes)
+        session = TrainingSession(trainer, state, checkpoints, agreement, request, stop_at)
+
+        stopped = False
+        try:
+            train_epochs(session)
+        except StopAgreed:
+            stopped = True
+            session.save()
+        except RuntimeError as error:
+            error.add_note(agreement.last_seen())
+            raise
+
+        # No process may end before the last checkpoint is on the disk.
+        checkpoints.wait()
+        accelerator.wait_for_everyone()
+
+    if stopped:
+        reason = request.reason or "stopped as another process or the time limit asked"
+        logger.info("%s: saved at step %d; the same line goes on from there", reason, state.step)
+    else:
+        logger.info(
+            "best validation AUC %.4f; evaluate it with: lens-hpc evaluate %s",
+            state.best_auc,
+            settings.run,
+        )
+    best_auc = state.best_auc if state.best_auc >= 0 else math.nan
+    return TrainingResult(settings.run, stopped, state.step, best_auc)
+
+
+# ---- epochs ----
+
+
+def train_epochs(session: TrainingSession) -> None:
+    """Train all epochs that are left, and write the best and the final weights."""
+    trainer = session.trainer
+    state = session.state
+    if trainer.accelerator.is_main_process:
+        cut_metrics_log(trainer.settings.run, state.epochs_done)
+
+    facts: EpochFacts = {}
+    validation = None
+    for epoch in range(state.epochs_done, trainer.settings.train.epochs):
+        facts = train_epoch(session, epoch, validation)
+        validation = validate(session)
+        facts["val_auc"] = validation.auc
+        record_epoch(trainer, facts)
+
+        if validation.auc > state.best_auc:
+            state.best_auc = validation.auc
+            export(trainer, layout.BEST, facts, validation)
+        state.epochs_done = epoch + 1
+        state.loss_sum = 0.0
+
+    if validation is None:
+        # The run goes on with fewer epochs (resume.allow=[train.epochs]) than it has done already.
+        average_statistics(trainer.accelerator, trainer.model, trainer.ema)
+        validation = validate(session)
+    export(trainer, layout.FINAL, facts, validation)
+
+
+def train_epoch(
+    session: TrainingSession, epoch: int, last_validation: "Validation | None"
+) -> EpochFacts:
+    """Train what is left of one pass over the training split, and return what to record of it."""
+    trainer = session.trainer
+    order = trainer.order
+    first = session.steps_into_epoch
+    steps_left = range(first, order.steps)
+    samples = sum(order.samples_of(step) for step in steps_left)
+
+    clock = EpochClock(trainer.train_loader)
+    with start_progress(trainer, epoch, samples, last_validation) as progress:
+        batches = trainer.train_loader(epoch, trainer.shares(epoch, first))
+        trainer.model.train()
+
+        for step in steps_left:
+            session.submit_wishes()
+            trainer.rate.set(epoch + step / order.steps, 1 / order.steps)
+            session.recent.append(train_step(trainer, session.state.step, batches))
+            session.state.step += 1
+
+            is_last = step == order.steps - 1
+            if is_last:
+                average_statistics(trainer.accelerator, trainer.model, trainer.ema)
+
+            # The others have answered while this process trained.
+            decision = session.decision()
+            if is_last or len(session.recent) == STEPS_BETWEEN_LOOKS or any(decision):
+                log_progress(session, clock, progress)
+            progress.update(order.samples_of(step))
+
+            if decision.stop:
+                raise StopAgreed
+            if decision.save:
+                with clock.spending_on("saving"):
+                    session.save()
+    return epoch_facts(session, epoch, samples, clock)
+
+
+def start_progress(
+    trainer: Trainer, epoch: int, samples: int, last_validation: "Validation | None"
+) -> logs.Progress:
+    """Begin to show an epoch's progress, on the first process."""
+    title = f"epoch {epoch + 1}/{trainer.settings.train.epochs}"
+    progress = logs.Progress(samples, title, "cutouts", trainer.accelerator.is_main_process)
+    if last_validation:
+        progress.update(0, AUC=f"{last_validation.auc:.4f}")
+    return progress
+
+
+def log_progress(session: TrainingSession, clock: EpochClock, progress: logs.Progress) -> None:
+    """Look at the recent losses, and show them to the user and the trackers.
+
+    All processes must call it. Raises UserError when a loss is not a finite number.
+    """
+    trainer = session.trainer
+    waiting = clock.seconds_waited() / clock.seconds()
+    loss = sum_losses(session)
+
+    with clock.spending_on("logging"):
+        step = session.state.step
+        rate = trainer.rate.now()
+        trainer.accelerator.log({"step_loss": loss, "step_lr": rate}, step=step)
+
+        shown = {"step": f"{step}", "loss": f"{loss:.4f}", "lr": f"{rate:.2e}"}
+        if waiting > SHOWN_WAITING:
+            shown["wait"] = f"{waiting:.0%}"
+        device = trainer.accelerator.device
+        if device.type == "cuda":
+            shown["memory"] = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}GB"
+        progress.update(0, **shown)
+
+
+def sum_losses(session: TrainingSession) -> float:
+    """Add the recent losses, over all processes, to the epoch's sum, and return the last."""
+    losses = reduce_losses(session.trainer, session.recent)
+    check_losses(session.trainer, losses, session.recent, session.state.step)
+    session.state.loss_sum += sum(losses)
+    session.recent.clear()
+    return losses[-1]
+
+
+def epoch_facts(
+    session: TrainingSession, epoch: int, samples: int, clock: EpochClock
+) -> EpochFacts:
+    """Return what to record of an epoch that was trained, but not yet validated."""
+    seconds = clock.seconds()
+    facts = {
+        "epoch": epoch + 1,
+        "step": session.state.step,
+        "loss": session.state.loss_sum / session.trainer.order.steps,
+        "lr": session.trainer.rate.now(),
+        "seconds": seconds,
+        "cutouts_per_second": samples / seconds,
+        "waiting_for_data": clock.seconds_waited() / seconds,
+    }
+    for purpose, spent in clock.spent().items():
+        facts[purpose] = spent / seconds
+    return facts
+
+
+# ---- what an epoch leaves ----
+
+
+class Validation(NamedTuple):
+    """The validation split, scored."""
+
+    labels: np.ndarray
+    """(N,) int8."""
+    logits: np.ndarray
+    """(N,) float32."""
+    auc: float
+
+
+def validate(session: TrainingSession) -> Validation:
+    """Score the validation split once, over all processes."""
+    trainer = session.trainer
+    loader = trainer.validation_loader
+    model = trainer.whole_model()
+    logits = score(trainer.accelerator, model, loader, session.stop_if_requested)
+    if np.isnan(logits).any():
+        raise UserError(
+            "the scores of the validation split became NaN; lower optim.lr, or set "
+            "optim.gradient_clip"
+        )
+
+    labels = loader.samples.split.take("labels", np.arange(len(logits)))
+    auc = float(metrics.auc(metrics.rank(labels, logits)))
+    return Validation(labels, logits, auc)
+
+
+def record_epoch(trainer: Trainer, facts: EpochFacts) -> None:
+    """Write what is known of an epoch to the trackers, metrics.jsonl and the log."""
+    tracked = {name: value for name, value in facts.items() if name != "step"}
+    trainer.accelerator.log(tracked, step=int(facts["step"]))
+    if not trainer.accelerator.is_main_process:
+        return
+
+    append_to_metrics_log(trainer.settings.run, facts)
+    logger.info(
+        "epoch %d  loss %.4f  val AUC %.4f  lr %.2e  %.0f cutouts/s, %.0f%% waiting for data",
+        facts["epoch"],
+        facts["loss"],
+        facts["val_auc"],
+        facts["lr"],
+        facts["cutouts_per_second"],
+        100 * facts["waiting_for_data"],
+    )
+
+
+def export(trainer: Trainer, name: str, facts: EpochFacts, validation: Validation) -> None:
+    """Write RUN/best or RUN/final, with the calibration by the validation of the same weights.
+
+    All processes must call it, and wait until it is written.
+    """
+    model = trainer.whole_model()
+    if trainer.accelerator.is_main_process:
+        folder = trainer.settings.run / name
+        notes = {key: str(value) for key, value in facts.items()}
+        write_calibration(folder, calibrate(validation), notes.get("step", ""))
+        save_trained(folder, model, trainer.settings, trainer.manifest, notes)
+    trainer.accelerator.wait_for_everyone()
+
+
+def calibrate(validation: Validation) -> Calibration | None:
+    """Fit probabilities to the validation split; None where that cannot be."""
+    if not np.isfinite(validation.logits).all():
+        return None
+    return fit_calibration(validation.labels, validation.logits)

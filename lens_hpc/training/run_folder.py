@@ -1,0 +1,107 @@
+"""The run directory: begun once, and continued only with the same settings and dataset."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lens_hpc import config, files, layout, logs
+from lens_hpc import settings as reading
+from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+from lens_hpc.training.environment import describe_environment
+from lens_hpc.training.trainer import Trainer
+
+# Settings that may change while the run stays the same; that the data do, the manifest tells.
+NOT_OF_THE_RUN = {
+    "run",
+    "data.dataset",
+    "data.workers",
+    "data.verify",
+    "data.stage_to",
+    "model.weights_folder",
+    "train.micro_batch_size",
+    "train.max_minutes",
+    "train.timeout_minutes",
+    "train.trackers",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
+    "resume.allow",
+}
+# What a run may hold before its config.yaml is there.
+BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS}
+
+
+def check_same_run(settings: config.Train, manifest: Manifest) -> None:
+    """Raise UserError when the run was begun with other settings or another dataset."""
+    run = settings.run
+    config_file = run / layout.CONFIG
+    if not config_file.is_file():
+        _check_not_foreign(settings)
+        return
+
+    begun_with = reading.load(config.Train, config_file)
+    may_differ = {*NOT_OF_THE_RUN, *settings.resume.allow}
+    changed = reading.differences(begun_with, settings, may_differ)
+    if read_manifest(run) != manifest:
+        changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
+    if changed:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"run = {run}: was begun differently; name another run, or allow settings to differ "
+            f"with resume.allow=[KEY,...].\n  {listed}"
+        )
+
+
+def _check_not_foreign(settings: config.Train) -> None:
+    """Raise UserError when a folder without a config holds what no run leaves there."""
+    run = settings.run
+    if not run.is_dir():
+        return
+    found = {path.name.removesuffix(files.PARTIAL) for path in run.iterdir()}
+    if found - BEGUN:
+        raise UserError(f"run = {run}: the folder holds something else than a run; name another")
+
+
+def is_finished(settings: config.Train) -> bool:
+    """Whether the run has trained all its epochs."""
+    return (settings.run / layout.FINAL / layout.WEIGHTS).is_file()
+
+
+@contextmanager
+def open_run(trainer: Trainer) -> Iterator[None]:
+    """Begin the run's folder, or note a new start there, and log into it meanwhile.
+
+    All processes must enter it.
+    """
+    run = trainer.settings.run
+    trainer.accelerator.wait_for_everyone()  # all have looked at what was there
+    files.make_folder(run / layout.LOGS)
+    with logs.to_file(layout.rank_log(run, trainer.accelerator.process_index)):
+        _note_start(trainer)
+        yield
+
+
+def _note_start(trainer: Trainer) -> None:
+    """Write config, manifest and environment of the run, and start its trackers."""
+    accelerator = trainer.accelerator
+    settings = trainer.settings
+    environment = describe_environment(accelerator)
+
+    if accelerator.is_main_process:
+        run = settings.run
+        files.write_text(run / layout.MANIFEST, trainer.manifest.model_dump_json(indent=1) + "\n")
+        files.write_text(run / layout.ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+        # The config comes last: a folder that has one is a run.
+        files.write_text(run / layout.CONFIG, reading.dump(settings))
+        logger.info(
+            "%s: %s on %d x %s, %s training rows, %d steps an epoch",
+            run,
+            settings.model.inputs,
+            accelerator.num_processes,
+            environment["device"],
+            f"{trainer.order.rows:,}",
+            trainer.order.steps,
+        )
+    accelerator.init_trackers("lens_hpc")

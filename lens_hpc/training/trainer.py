@@ -1,0 +1,286 @@
+"""The parts of a training, put together; and its step."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from lens_hpc import config
+from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.dataset.split import Split
+from lens_hpc.errors import UserError
+from lens_hpc.loading.augmentation import make_augmentation
+from lens_hpc.loading.loader import Batch, Loader
+from lens_hpc.loading.order import Order, Share, micro_batches
+from lens_hpc.loading.samples import Samples
+from lens_hpc.logs import logger
+from lens_hpc.model.build import build_model, without_weights
+from lens_hpc.training import deepspeed
+from lens_hpc.training.optimizer import BinaryLoss, LearningRate, make_optimizer
+from lens_hpc.training.training_data import open_splits
+
+SCORING_BATCH = 256
+
+
+@dataclass
+class Trainer:
+    """Everything that an epoch needs. As a context manager, it ends the loaders when it is left."""
+
+    settings: config.Train
+    accelerator: Accelerator
+    manifest: Manifest
+    order: Order
+    train_loader: Loader
+    validation_loader: Loader
+    model: Any
+    ema: ModelEmaV3 | None
+    """Its averaged copy, where the settings ask for one."""
+    loss: BinaryLoss
+    optimizer: Any
+    rate: LearningRate
+    accumulation: int
+    """Micro-batches of a step on each process."""
+    replica: nn.Module | None = None
+    """A complete copy, where ZeRO 3 cuts the model."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # In reverse: each gives back the threads that it found.
+        self.validation_loader.close()
+        self.train_loader.close()
+
+    def whole_model(self) -> nn.Module:
+        """Return what is validated and exported: the averaged model, where there is one.
+
+        All processes must call it.
+        """
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        if self.ema:
+            model = self.ema.module
+        if not deepspeed.is_cut(model):
+            return model
+
+        if self.replica is None:
+            settings = self.settings
+            bare = without_weights(settings.model)
+            self.replica = build_model(bare, self.manifest, settings.code)
+            self.replica.to(self.accelerator.device)
+        self.replica.load_state_dict(deepspeed.whole_weights(model))
+        return self.replica
+
+    def shares(self, epoch: int, first_step: int = 0) -> Iterator[Share]:
+        """Yield this process's micro-batches of an epoch."""
+        rank = self.accelerator.process_index
+        world_size = self.accelerator.num_processes
+        for share in self.order.shares(epoch, rank, world_size, first_step):
+            yield from share.split(self.accumulation)
+
+
+# ---- making one ----
+
+
+def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Manifest) -> Trainer:
+    """Put the parts together for the dataset that `manifest` describes.
+
+    All processes must call it. Raises UserError for what cannot work.
+    """
+    loop = settings.train
+    micro_batch_size, accumulation = micro_batches(
+        loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size
+    )
+
+    splits = open_splits(settings.data, manifest, loop.global_batch_size, accelerator)
+    order = make_order(settings, splits.train)
+    augmentation = make_augmentation(settings.augment, loop.seed, settings.code)
+    image_scale = settings.data.image_scale
+    train_samples = Samples(splits.train, manifest, image_scale, augmentation)
+    validation_samples = Samples(splits.validation, manifest, image_scale)
+
+    # Optimizer and average are made of the bare model, which Accelerate then wraps.
+    model: Any = prepare_model(settings, manifest, accelerator)
+    optimizer: Any = make_optimizer(model, settings.optim)
+    rate = LearningRate(optimizer, settings.schedule, settings.optim)
+    ema = make_average(settings.optim, model, accelerator)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    if ema and deepspeed.is_cut(accelerator.unwrap_model(model)):
+        raise UserError(
+            "optim.ema_decay: cannot average weights that ZeRO 3 cuts; choose ZeRO 2, or null"
+        )
+
+    # Whatever is drawn from now on differs between processes.
+    set_seed(loop.seed, device_specific=True)
+
+    workers = settings.data.workers
+    device = accelerator.device
+    return Trainer(
+        settings=settings,
+        accelerator=accelerator,
+        manifest=manifest,
+        order=order,
+        train_loader=Loader(train_samples, micro_batch_size, workers, device),
+        validation_loader=Loader(validation_samples, SCORING_BATCH, workers, device),
+        model=model,
+        ema=ema,
+        loss=BinaryLoss(settings.loss),
+        optimizer=optimizer,
+        rate=rate,
+        accumulation=accumulation,
+    )
+
+
+def make_order(settings: config.Train, split: Split) -> Order:
+    """Make the order of the training samples.
+
+    Raises UserError when an epoch would have no step.
+    """
+    data = settings.data
+    labels = None
+    if data.balance == "oversample":
+        labels = split.take("labels", np.arange(len(split)))
+
+    order = Order(
+        rows=len(split),
+        global_batch_size=settings.train.global_batch_size,
+        seed=settings.train.seed,
+        blocks=data.shuffle == "blocks",
+        keep_last=data.last == "keep",
+        labels=labels,
+    )
+    assert order.steps  # raises for itself
+    return order
+
+
+def prepare_model(
+    settings: config.Train, manifest: Manifest, accelerator: Accelerator
+) -> nn.Module:
+    """Make the model with its initial weights, the same on all processes, for their device."""
+    loop = settings.train
+    set_seed(loop.seed)
+    model = build_model(settings.model, manifest, settings.code)
+
+    if loop.sync_batchnorm and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    elif loop.sync_batchnorm and accelerator.is_main_process:
+        logger.warning(
+            "train.sync_batchnorm: torch has it for GPUs alone; "
+            "each process normalises its own batches"
+        )
+
+    if loop.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if loop.tf32:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    if loop.compile:
+        model.compile()  # in place, so that the names of its weights stay
+    return model
+
+
+def make_average(
+    settings: config.Optim, model: nn.Module, accelerator: Accelerator
+) -> ModelEmaV3 | None:
+    """Make the moving average of a model's weights, if the settings ask for one."""
+    if not settings.ema_decay:
+        return None
+    return ModelEmaV3(model, settings.ema_decay, use_warmup=True, device=accelerator.device)
+
+
+# ---- its step ----
+
+
+class StepResult(NamedTuple):
+    """What one process knows of a step that it took part in."""
+
+    loss: torch.Tensor
+    """This process's part of the mean loss, detached."""
+    draws: np.ndarray
+    """(share,) int64: which samples it saw (loading/order.py)."""
+
+
+def train_step(trainer: Trainer, step: int, batches: Iterator[Batch]) -> StepResult:
+    """Do one optimizer step, the `step`th of its run, on the next micro-batches.
+
+    The mean over the processes of their parts of the loss is the mean over the samples of the step,
+    and so are the gradients.
+    """
+    accelerator = trainer.accelerator
+    order = trainer.order
+    samples = order.samples_of(step % order.steps)
+    scale = accelerator.num_processes / samples
+
+    total = torch.zeros((), device=accelerator.device)
+    draws = []
+    for number in range(trainer.accumulation):
+        batch = next(batches)
+        is_last = number == trainer.accumulation - 1
+        total += add_gradients(trainer, batch, scale, is_last)
+        draws.append(batch.draws)
+
+    update_weights(trainer)
+    if trainer.ema:
+        trainer.ema.update(accelerator.unwrap_model(trainer.model), step=step)
+    return StepResult(total, np.concatenate(draws))
+
+
+def add_gradients(trainer: Trainer, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
+    """Add the gradients of one micro-batch, and return its detached loss.
+
+    Each sample's loss is multiplied by `scale`. The last micro-batch of a step makes the processes
+    add up their gradients.
+    """
+    images = batch.images
+    if trainer.settings.train.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+
+    uses_deepspeed = deepspeed.is_used()
+    gradients_stay_here: AbstractContextManager[Any] = nullcontext()
+    if not is_last and not uses_deepspeed:
+        gradients_stay_here = trainer.accelerator.no_sync(trainer.model)
+
+    with gradients_stay_here:
+        logits = trainer.model(images, batch.features)
+        losses = trainer.loss(logits, batch.labels)
+        loss = (losses * batch.weights).sum() * scale
+        if uses_deepspeed:
+            trainer.model.set_gradient_accumulation_boundary(is_last)
+            trainer.model.backward(loss, scale_wrt_gas=False)
+        else:
+            trainer.accelerator.backward(loss)
+    return loss.detach()
+
+
+def update_weights(trainer: Trainer) -> None:
+    """Let the optimizer use the gradients, and clear them."""
+    if deepspeed.is_used():
+        trainer.model.step()  # it clips, steps and clears
+        return
+
+    largest_norm = trainer.settings.optim.gradient_clip
+    if largest_norm:
+        trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), largest_norm)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+
+
+def average_statistics(accelerator: Accelerator, model: nn.Module, ema: ModelEmaV3 | None) -> None:
+    """Give all processes the mean of their BatchNorm statistics.
+
+    All then validate and save the same model. All processes must call it.
+    """
+    modules = [accelerator.unwrap_model(model)]
+    if ema:
+        modules.append(ema.module)
+
+    for module in modules:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(accelerator.reduce(buffer, reduction="mean"))

@@ -1,0 +1,92 @@
+"""The verbs of `lens-hpc VERB ...`: one file each, found by its name, and nothing else to register.
+
+A verb's file has, at its top, plain texts that --help reads without importing anything:
+
+    TARGET          what follows the verb on the command line, as --help shows it
+    TARGET_SETTING  the setting that takes the target; without it, the target is a YAML file of
+                    settings
+    SUMMARY         what the verb does, in a sentence or two
+    EXAMPLE         a command line that works
+
+and then
+
+    class Settings           every setting, with a docstring each
+    run(settings) -> result  the work, which lies in the rooms below; None on ranks that only help
+    text(result) -> str      what the terminal prints
+    status(result) -> int    exit status, where it is not always 0
+
+The terminal (`lens_hpc.cli`) and the Python door (`lens_hpc.VERB`) call the same `run`. What takes
+long to import (torch, pandas) is imported within `run`, after the settings were read.
+"""
+
+import ast
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from lens_hpc.errors import UserError
+
+FOLDER = Path(__file__).parent
+
+
+class Header(NamedTuple):
+    """What --help says of a verb."""
+
+    target: str
+    target_setting: str
+    summary: str
+    example: str
+
+
+def names() -> list[str]:
+    """Names of all verbs."""
+    return sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
+
+
+def header(name: str) -> Header:
+    """Read the texts at the top of a verb's file, without importing it."""
+    tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    texts = {"TARGET_SETTING": ""}
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=key)], value=ast.Constant(value=str(text))):
+                texts[key] = text
+    return Header(*(texts[field.upper()] for field in Header._fields))
+
+
+def module(name: str) -> ModuleType:
+    """Import a verb."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def read_settings(
+    name: str,
+    targets: Sequence[Path],
+    overrides: Sequence[str] = (),
+    values: dict[str, Any] | None = None,
+    source: str = "the command line",
+) -> Any:
+    """Read the settings of a verb for some targets: a YAML file, or the value of one setting."""
+    from lens_hpc import settings  # pydantic: not before a verb is called
+
+    kind, told = module(name).Settings, header(name)
+    values = dict(values or {})
+    takes_several = "..." in told.target
+    if len(targets) > 1 and not takes_several:
+        raise UserError(
+            f"takes one {told.target}, not {len(targets)}: {' '.join(map(str, targets))}"
+        )
+
+    if told.target_setting:
+        _check_given_once(told, overrides, values)
+        values[told.target_setting] = list(targets) if takes_several else targets[0]
+        return settings.load(kind, None, overrides, values, source)
+    return settings.load(kind, targets[0] if targets else None, overrides, values, source)
+
+
+def _check_given_once(told: Header, overrides: Sequence[str], values: dict[str, Any]) -> None:
+    setting = told.target_setting
+    if setting in values or any(word.partition("=")[0] == setting for word in overrides):
+        raise UserError(f"{setting}: is the {told.target} itself, which is given already")

@@ -1,0 +1,42 @@
+"""bench: where the time of a training would go on this machine, and which setting to turn."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat
+
+from lens_hpc.config import Train
+from lens_hpc.settings import FilePath
+
+if TYPE_CHECKING:
+    from lens_hpc.training.bottleneck import Rates
+
+TARGET = "CONFIG"
+SUMMARY = (
+    "Measure for a minute where the time of a training would go on this machine, and which "
+    "setting to turn."
+)
+EXAMPLE = "lens-hpc bench configs/train/demo.yaml"
+
+
+class Settings(Train):
+    """Settings of `lens-hpc bench`: those of `train`, and how long to measure."""
+
+    run: FilePath = Path("runs/bench")
+    """Not used: bench writes nothing."""
+    seconds: PositiveFloat = 6.0
+    """How long each part is measured."""
+
+
+def run(settings: Settings) -> "Rates":
+    """Measure the samples a second of each part of a training."""
+    from lens_hpc.training.bottleneck import measure_rates  # imports torch
+
+    return measure_rates(settings, settings.seconds)
+
+
+def text(rates: "Rates") -> str:
+    """Show the rate of each part, and the advice that follows."""
+    lines = [f"{rates.rows:,} training rows, {rates.batch_size} a batch, samples/s:"]
+    lines += [f"  {part:<22}{rate:>12,.0f}" for part, rate in rates.samples_per_second.items()]
+    return "\n".join([*lines, rates.advice])

@@ -1,0 +1,85 @@
+"""evaluate: score a split with a trained run, every sample once, and say how far to trust it."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from lens_hpc.settings import FilePath, Fraction, WordOrPath
+from lens_hpc.settings import Settings as BaseSettings
+
+if TYPE_CHECKING:
+    from lens_hpc.reporting.evaluation import Evaluation
+
+TARGET = "RUN [RUN ...]"
+TARGET_SETTING = "runs"
+SUMMARY = (
+    "Score a split with a trained run, or with several as one ensemble: report.html, metrics.json, "
+    "predictions.parquet and figures in RUN/evaluation/SPLIT."
+)
+EXAMPLE = (
+    "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc evaluate "
+    "runs/demo split=test"
+)
+
+
+class Settings(BaseSettings):
+    """Settings of `lens-hpc evaluate`."""
+
+    runs: Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    """Run to evaluate; several are one ensemble, whose results the first keeps."""
+    split: str = "test"
+    """Split to score."""
+    weights: WordOrPath = "best"
+    """best (by validation AUC) | final (last epoch) | a FILE model.safetensors, its config.yaml
+    beside it."""
+    dataset: FilePath | None = None
+    """Packed dataset to score instead of the run's own."""
+    tta: Literal["none", "flips", "d4"] = "none"
+    """Test-time augmentation: the mean over the 4 flips of each cutout, or over all 8 flips and
+    quarter turns."""
+    compare: tuple[FilePath, ...] = ()
+    """Runs, evaluated in the same way before, to compare with: the ablation. [runs/image,
+    runs/features]"""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Fraction of lenses in the survey that the finder is meant for; the split may have any
+    other."""
+    survey_size: PositiveInt = 1_000_000
+    """Objects of that survey: how many candidates would have to be inspected?"""
+    completeness: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (
+        0.5,
+        0.7,
+        0.8,
+        0.9,
+        0.95,
+        0.99,
+    )
+    """Fractions of the lenses to find, for which purity and candidates are given."""
+    batch_size: PositiveInt = 256
+    """Cutouts of one forward pass on one process."""
+    workers: NonNegativeInt = 2
+    """Threads (processes, for compressed shards) that load for each process; 0: none."""
+    code: tuple[str, ...] = ()
+    """Packages of your own that the run's model may come from; nothing else is imported."""
+
+
+def run(settings: Settings) -> "Evaluation | None":
+    """Evaluate, on all processes; the first returns what was found."""
+    from lens_hpc.reporting.evaluation import Scoring, evaluate_runs  # imports torch
+    from lens_hpc.reporting.results import Survey
+
+    survey = Survey(settings.prevalence, settings.survey_size, settings.completeness)
+    scoring = Scoring(
+        split=settings.split,
+        weights=settings.weights,
+        dataset=settings.dataset,
+        tta=settings.tta,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        code=settings.code,
+    )
+    return evaluate_runs(settings.runs, scoring, settings.compare, survey)
+
+
+def text(evaluation: "Evaluation") -> str:
+    """Show the metrics, and where everything else is."""
+    return evaluation.text

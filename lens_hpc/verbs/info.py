@@ -1,0 +1,164 @@
+"""info: what is inside a dataset, at a glance."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import NonNegativeInt
+
+from lens_hpc import files, layout
+from lens_hpc.dataset.dataset import Dataset
+from lens_hpc.dataset.manifest import Manifest, SplitRecord
+from lens_hpc.dataset.split import Split
+from lens_hpc.settings import FilePath
+from lens_hpc.settings import Settings as BaseSettings
+
+TARGET = "DATASET"
+TARGET_SETTING = "dataset"
+SUMMARY = (
+    "Say what is in a packed dataset: splits, classes, features, bands, where it came from; "
+    "draw some cutouts."
+)
+EXAMPLE = "lens-hpc info data/demo/shards figure=cutouts.png"
+
+CUTOUTS_PER_LINE = 8
+LINES_PER_CLASS = 2
+
+
+class Settings(BaseSettings):
+    """Settings of `lens-hpc info`."""
+
+    dataset: FilePath
+    """Packed dataset to look into."""
+    figure: FilePath | None = None
+    """PNG file to draw a contact sheet of random lenses and non-lenses into."""
+    split: str | None = None
+    """Split that the figure shows; null: the first."""
+    seed: NonNegativeInt = 0
+    """Seed of the choice of cutouts."""
+
+
+class DatasetContents(NamedTuple):
+    """What is inside a dataset."""
+
+    dataset: Path
+    manifest: Manifest
+    missing: tuple[int, ...]
+    """For each feature, how many values are missing in all splits together."""
+    figure: Path | None
+    figure_split: str
+    """Split that the figure shows."""
+
+    def __repr__(self) -> str:
+        return text(self)
+
+
+def run(settings: Settings) -> DatasetContents:
+    """Look into a dataset, and draw a contact sheet if its name is given."""
+    dataset = Dataset(settings.dataset)
+    missing = _count_missing(dataset)
+
+    split = settings.split or next(iter(dataset))
+    if settings.figure:
+        _draw_contact_sheet(settings.figure, dataset[split], settings.seed)
+    return DatasetContents(dataset.path, dataset.manifest, missing, settings.figure, split)
+
+
+def text(contents: DatasetContents) -> str:
+    """Show name, origin, splits and features."""
+    manifest = contents.manifest
+    lines = [
+        f"{contents.dataset}: {manifest.name}",
+        *_general_lines(manifest),
+        "",
+        *_split_lines(manifest),
+        *_feature_lines(manifest, contents.missing),
+    ]
+    if contents.figure:
+        lines.append(f"cutouts of {contents.figure_split} are in {contents.figure}")
+    return "\n".join(lines)
+
+
+# ---- the text ----
+
+
+def _general_lines(manifest: Manifest) -> list[str]:
+    size = f"{manifest.height} x {manifest.width} px of {manifest.pixel_scale_arcsec:g} arcsec"
+    origin = manifest.recipe["catalogue"] or manifest.recipe["images"]
+    lines = [
+        f"  bands     {', '.join(manifest.bands)}; {size}; {manifest.dtype}; {manifest.units}",
+        f"  origin    {origin}, seed {manifest.seed}, {manifest.created_by}",
+    ]
+
+    if manifest.resampled:
+        bands = ", ".join(manifest.resampled)
+        lines.append(f"  resampled {bands}, to the grid of the finest band, flux conserved")
+    if manifest.rejected:
+        lines.append(f"  rejected  {manifest.rejected:,} rows: see {layout.REJECTED}")
+    duplicates = manifest.duplicates_across_splits
+    if duplicates:
+        lines.append(f"  leak      {duplicates:,} cutouts are identical to one in another split")
+    return lines
+
+
+def _split_lines(manifest: Manifest) -> list[str]:
+    counts = f"{'rows':>12}{'lenses':>12}{'non-lenses':>12}{'unlabelled':>12}"
+    lines = [f"  {'split':<10}{counts}{'shards':>8}{'MB':>12}"]
+    for name, record in manifest.splits.items():
+        lines.append(_split_line(name, record))
+    return lines
+
+
+def _split_line(name: str, record: SplitRecord) -> str:
+    megabytes = sum(shard.bytes for shard in record.shards) / 1e6
+    counts = (record.rows, record.lenses, record.non_lenses, record.unlabelled)
+    columns = "".join(f"{count:>12,}" for count in counts)
+    return f"  {name:<10}{columns}{len(record.shards):>8,}{megabytes:>12,.1f}"
+
+
+def _feature_lines(manifest: Manifest, missing: tuple[int, ...]) -> list[str]:
+    if not manifest.features:
+        return ["", "  no features"]
+    statistics = manifest.statistics
+    if statistics is None:
+        return []
+
+    lines = ["", f"  {'feature':<20}{'min':>12}{'median':>12}{'max':>12}{'missing':>12}"]
+    for index, name in enumerate(manifest.features):
+        least = statistics.feature_min[index]
+        median = statistics.feature_median[index]
+        greatest = statistics.feature_max[index]
+        values = f"{least:>12.5g}{median:>12.5g}{greatest:>12.5g}"
+        lines.append(f"  {name:<20}{values}{missing[index]:>12,}")
+    return lines
+
+
+# ---- what is read ----
+
+
+def _count_missing(dataset: Dataset) -> tuple[int, ...]:
+    missing = np.zeros(len(dataset.manifest.features), dtype=int)
+    for split in dataset.values():
+        features = split.take("features", np.arange(len(split)))
+        missing += np.isnan(features).sum(axis=0)
+    return tuple(missing.tolist())
+
+
+def _draw_contact_sheet(path: Path, split: Split, seed: int) -> None:
+    """Draw some random cutouts of each class of a split, with their ids."""
+    from lens_hpc.reporting.pictures import draw_cutouts  # imports Matplotlib
+
+    rng = np.random.default_rng(seed)
+    labels = split.take("labels", np.arange(len(split)))
+    sheets = {}
+    for title, label in (("lenses", 1), ("non-lenses", 0), ("unlabelled", -1)):
+        members = np.flatnonzero(labels == label)
+        count = min(len(members), LINES_PER_CLASS * CUTOUTS_PER_LINE)
+        chosen = rng.choice(members, count, replace=False)
+
+        # A class without cutouts gets no title.
+        if count:
+            sheets[title] = (split.take("images", chosen), split.ids(chosen).tolist())
+
+    with files.whole_file(path) as partial:
+        draw_cutouts(partial, sheets, split.manifest.bands, CUTOUTS_PER_LINE)

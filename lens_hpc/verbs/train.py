@@ -1,0 +1,34 @@
+"""train: fit the fusion model to a packed dataset, or go on where an earlier start was stopped."""
+
+from typing import TYPE_CHECKING
+
+from lens_hpc.config import Train as Settings
+
+if TYPE_CHECKING:
+    from lens_hpc.training.loop import TrainingResult
+
+TARGET = "CONFIG"
+SUMMARY = "Train the fusion model on a packed dataset, on as many processes as the launcher starts."
+EXAMPLE = (
+    "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc train "
+    "configs/train/demo.yaml train.epochs=5"
+)
+
+STOPPED_STATUS = 85
+
+
+def run(settings: Settings) -> "TrainingResult":
+    """Train, in as many processes as the launcher started; the same call goes on with a run."""
+    from lens_hpc.training.loop import train_run  # imports torch
+
+    return train_run(settings)
+
+
+def text(result: "TrainingResult") -> str:
+    """Say nothing: the log has told each epoch already."""
+    return ""
+
+
+def status(result: "TrainingResult") -> int:
+    """A run that was stopped, and waits for the same line again, is told apart."""
+    return STOPPED_STATUS if result.stopped else 0

@@ -1,0 +1,69 @@
+"""verify: is every byte of a dataset as it was packed?"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field, PositiveInt
+
+from lens_hpc import logs
+from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.shards import find_damage
+from lens_hpc.errors import UserError
+from lens_hpc.settings import FilePath
+from lens_hpc.settings import Settings as BaseSettings
+from lens_hpc.workers import make_pool, usable_cpus
+
+TARGET = "DATASET"
+TARGET_SETTING = "dataset"
+SUMMARY = "Read every byte of a packed dataset, and name the shards and rows that are damaged."
+EXAMPLE = "lens-hpc verify data/demo/shards"
+
+
+class Settings(BaseSettings):
+    """Settings of `lens-hpc verify`."""
+
+    dataset: FilePath
+    """Packed dataset to verify."""
+    processes: PositiveInt = Field(default_factory=usable_cpus)
+    """Worker processes."""
+
+
+class Verified(NamedTuple):
+    """A dataset without damage."""
+
+    dataset: Path
+    shards: int
+    bytes: int
+
+
+def run(settings: Settings) -> Verified:
+    """Check all shards. Raises UserError with the name of each that is damaged, and its rows."""
+    splits = read_manifest(settings.dataset).splits.values()
+    records = [shard for split in splits for shard in split.shards]
+    size = sum(record.bytes for record in records)
+
+    problems = []
+    with (
+        logs.Progress(size, "verify", "bytes") as progress,
+        make_pool(min(settings.processes, len(records)), "fork") as pool,
+    ):
+        found = pool.map(partial(find_damage, settings.dataset), records)
+        for record, problem in zip(records, found, strict=True):
+            if problem:
+                problems.append(problem)
+            progress.update(record.bytes)
+
+    if problems:
+        listed = "\n  ".join(problems)
+        raise UserError(
+            f"{len(problems)} of {len(records)} shards are damaged; "
+            f"copy or pack them again:\n  {listed}"
+        )
+    return Verified(settings.dataset, len(records), size)
+
+
+def text(verified: Verified) -> str:
+    """Say how much was read."""
+    size = f"{verified.bytes / 1e6:,.1f} MB"
+    return f"{verified.dataset}: {verified.shards} shards, {size}, all as they were packed"

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from lens_hpc.auditing.shortcuts import (
+    EXPOSURE_NUMBERS,
+    MINIMUM_ROWS,
+    OBJECT_NUMBERS,
+    measure_cutouts,
+    measure_power,
+    measure_rank_power,
+)
+
+
+def test_a_cutout_is_measured_as_it_was_made() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal([[[[5.0]], [[8.0]]]], [[[[1.0]], [[2.0]]]], (1, 2, 64, 64))
+    images[0, :, 32, 32] += 500
+    images[0, 1, :16] = 8  # a quarter of the rows
+    numbers = measure_cutouts(images.astype(np.float32))[0]
+
+    total_flux, peak, sky_level, sky_rms, blank_lines = numbers.T
+    assert len(numbers.T) == len(OBJECT_NUMBERS + EXPOSURE_NUMBERS)
+    np.testing.assert_allclose(total_flux, 500, atol=300)
+    np.testing.assert_allclose(peak, 500, atol=8)
+    np.testing.assert_allclose(sky_level, [5, 8], atol=0.2)
+    assert sky_rms[0] == pytest.approx(1, rel=0.1)
+    np.testing.assert_allclose(blank_lines, [0, 1 / 8])
+
+
+@pytest.mark.slow
+def test_a_tree_uses_what_lies_in_between_or_is_missing_and_an_order_does_not() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    in_between = np.where(labels == 1, rng.uniform(-1, 1, 400), rng.choice([-2, 2], 400))
+    mostly_missing = np.where(labels == 1, np.nan, rng.normal(size=400))
+
+    for values in (in_between, mostly_missing):
+        power = measure_power(labels, values, None)
+        assert power is not None
+        assert power.auc > 0.99
+
+    by_order = measure_rank_power(labels, in_between)
+    assert by_order is not None
+    assert by_order.auc < 0.6
+
+
+def test_a_rank_counts_in_both_directions() -> None:
+    labels = np.arange(200) % 2
+    for values in (labels + 0.0, -labels + 0.0):
+        power = measure_rank_power(labels, values)
+        assert power is not None
+        assert power.auc == 1
+
+
+def test_too_small_a_class_is_not_judged() -> None:
+    labels = (np.arange(200) < MINIMUM_ROWS - 1).astype(int)
+    assert measure_power(labels, labels + 0.0, None) is None
+    assert measure_rank_power(labels, labels + 0.0) is None

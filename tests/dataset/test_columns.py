@@ -1,0 +1,131 @@
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lens_hpc.dataset.split import Split
+from lens_hpc.errors import UserError
+from tests.conftest import pack_survey, write_survey
+
+
+def test_every_row_is_read_as_it_was_packed(survey: Path, dataset: Path) -> None:
+    seen = []
+    for name in ("train", "val", "test"):
+        split = Split(dataset, name)
+        ids = split.ids()
+        seen += list(ids)
+        rows = np.random.default_rng(0).permutation(len(split))
+        taken = split.take("images", rows)
+        for row, image in zip(rows, taken, strict=True):
+            np.testing.assert_array_equal(image, np.load(survey / f"{ids[row]}.npy"))
+            assert split.take("labels", np.array([row]))[0] == int(ids[row][3:]) % 2
+    assert sorted(seen) == sorted(f"obj{i}" for i in range(40))
+
+
+def test_rows_of_several_shards_come_in_the_order_asked(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=1500, size=32)
+    split = Split(pack_survey(survey, tmp_path / "d", "shard_mib=1"), "train")
+    assert len(split.record.shards) > 1
+    rows = np.random.default_rng(1).permutation(len(split))[:300]
+    means = split.take("images", rows).mean(axis=(1, 2, 3))
+    numbers = np.array([int(identifier[3:]) for identifier in split.ids()])
+    np.testing.assert_allclose(means, numbers[rows], atol=0.5)
+
+
+def test_a_split_goes_to_another_process_without_its_maps(dataset: Path) -> None:
+    split = Split(dataset, "train")
+    before = split.take("images", np.array([3]))
+    sent = pickle.dumps(split)
+    assert len(sent) < 10_000
+    np.testing.assert_array_equal(pickle.loads(sent).take("images", np.array([3])), before)
+
+
+def test_no_features_is_a_valid_dataset(tmp_path: Path, survey: Path) -> None:
+    split = Split(pack_survey(survey, tmp_path / "d", "columns.features=[]"), "train")
+    assert split.take("features", np.array([1, 2])).shape == (2, 0)
+
+
+def test_a_split_that_is_not_there_is_named(dataset: Path) -> None:
+    with pytest.raises(UserError, match="has no split 'tset'; it has: train, val, test"):
+        Split(dataset, "tset")
+
+
+def files_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def numbers(split: Split) -> np.ndarray:
+    return np.array([int(identifier[3:]) for identifier in split.ids()])
+
+
+def test_more_shards_than_file_handles(many_shards: Path) -> None:
+    split = Split(many_shards, "train")
+    assert len(split.files) == 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = files_open()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 10, hard))
+    try:
+        rows = np.random.default_rng(0).permutation(len(split))
+        means = split.take("images", rows).mean(axis=(1, 2, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    np.testing.assert_allclose(means, numbers(split)[rows], atol=0.5)
+    assert files_open() == open_now
+
+
+def test_reading_ahead_is_harmless(many_shards: Path) -> None:
+    split = Split(many_shards, "train")
+    split.prefetch(np.array([5000, 3, 4, 5, 700, 701]))
+    split.prefetch(np.empty(0, dtype=int))
+    assert split.files_of(np.array([0, 5119])) == [split.files[0], split.files[-1]]
+
+
+def test_a_dataset_of_another_owner_is_read_where_nothing_can_be_written(dataset: Path) -> None:
+    for path in [*dataset.rglob("*"), dataset]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    split = Split(dataset, "train")
+    assert split.take("images", np.array([0])).shape == (1, 2, 8, 8)
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from lens_hpc.config import Augment
+from lens_hpc.dataset.split import Split
+from lens_hpc.loading.augmentation import make_augmentation
+from lens_hpc.loading.loader import Loader
+from lens_hpc.loading.order import Order
+from lens_hpc.loading.samples import Samples
+torch.set_num_threads(1)
+split = Split(Path(sys.argv[1]), "train")
+samples = Samples(split, split.manifest, "cutout", make_augmentation(Augment(engine="torch"), 0))
+batch = min(len(split), 128)
+order = Order(len(split), batch)
+loader = Loader(samples, batch, 2, torch.device("cpu"))
+for epoch in range(54):
+    for _ in loader(epoch, order.shares(epoch, 0, 1)):
+        pass
+    if epoch in (3, 53):
+        status = Path("/proc/self/status").read_text()
+        print(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
+"""
+
+
+@pytest.mark.slow
+def test_memory_grows_neither_with_epochs_nor_with_the_dataset(
+    many_shards: Path, dataset: Path
+) -> None:
+    """Anonymous memory: the page cache that is mapped is the system's to take back."""
+    kib = {}
+    for folder in (many_shards, dataset):
+        printed = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        kib[folder] = [int(number) for number in printed]
+        assert abs(kib[folder][1] - kib[folder][0]) < 3_000
+    size = sum(file.stat().st_size for file in many_shards.rglob("*.h5")) / 1024
+    assert kib[many_shards][1] - kib[dataset][1] < size / 3

@@ -1,0 +1,95 @@
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lens_hpc.dataset import staging
+from lens_hpc.dataset.manifest import ShardRecord
+from lens_hpc.dataset.split import Split
+from lens_hpc.errors import UserError
+
+
+def parts(dataset: Path) -> tuple[Split, list[ShardRecord]]:
+    split = Split(dataset, "train")
+    return split, list(split.record.shards)
+
+
+def test_copies_are_read_instead_of_the_originals(many_shards: Path, tmp_path: Path) -> None:
+    split, records = parts(many_shards)
+    folder = staging.staging_folder(split.manifest, tmp_path / "near")
+    staging.copy_shards(many_shards, records[:5], folder)
+    near = Split(many_shards, "train", staging.staged_copies(records, folder))
+    assert [file.is_relative_to(folder) for file in near.files] == [True] * 5 + [False] * (
+        len(records) - 5
+    )
+    rows = np.arange(len(split))
+    np.testing.assert_array_equal(near.take("images", rows), split.take("images", rows))
+
+
+def test_staging_goes_on_from_a_half_copied_state(many_shards: Path, tmp_path: Path) -> None:
+    _, records = parts(many_shards)
+    folder = tmp_path / "near"
+    staging.copy_shards(many_shards, records[:2], folder)
+    (folder / (records[2].file + ".partial")).write_bytes(b"half")
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.h5")}
+    staging.copy_shards(many_shards, records, folder)
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+    assert len(staging.staged_copies(records, folder)) == len(records)
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_damaged_shard_is_not_staged(many_shards: Path, tmp_path: Path) -> None:
+    _, records = parts(many_shards)
+    dataset = tmp_path / "d"
+    shutil.copytree(many_shards, dataset)
+    file = dataset / records[3].file
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(
+        UserError, match=r"shard-00003\.h5: is damaged: its checksum is not the manifest's"
+    ):
+        staging.copy_shards(dataset, records, tmp_path / "near")
+    assert records[3].file not in staging.staged_copies(records, tmp_path / "near")
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_what_does_not_fit_stays_where_it_is(
+    many_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, records = parts(many_shards)
+    room = staging.KEPT_FREE_BYTES + records[0].bytes + records[1].bytes + 5
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(room))
+    staging.copy_shards(many_shards, records, tmp_path / "near")
+    assert list(staging.staged_copies(records, tmp_path / "near")) == [
+        records[0].file,
+        records[1].file,
+    ]
+    assert (
+        f"has room for 2 of {len(records)} shards; the others are read from {many_shards}"
+        in caplog.text
+    )
+
+
+def test_a_node_needs_the_shards_of_its_part(many_shards: Path) -> None:
+    split, records = parts(many_shards)
+    assert staging.shards_needed(split.manifest, "train", -0.1, 1.1) == records
+    half = staging.shards_needed(split.manifest, "train", 0.5, 1.0)
+    assert half == records[-len(half) :]
+    assert abs(sum(record.rows for record in half) - len(split) / 2) <= records[0].rows
+
+
+def test_a_folder_is_told_by_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NEAR", str(tmp_path))
+    assert staging.expand_folder("$NEAR/shards") == tmp_path / "shards"
+    monkeypatch.delenv("NEAR")
+    with pytest.raises(UserError, match=r"\$NEAR: the variable is not set"):
+        staging.expand_folder("$NEAR")

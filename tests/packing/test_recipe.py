@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from lens_hpc import settings
+from lens_hpc.errors import UserError
+from lens_hpc.packing.plan import recipe_of
+from lens_hpc.packing.recipe import PackSettings
+from tests.conftest import RECIPE, pack_survey
+
+PLACES = ("source=a", "output=b")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+def refusal(recipe: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        settings.load(PackSettings, recipe, [*PLACES, *overrides])
+    return str(error.value)
+
+
+def test_features_are_features(recipe: Path) -> None:
+    assert "must not hold the id, label" in refusal(recipe, "columns.features=[radius, is_lens]")
+    assert "must differ from each other" in refusal(recipe, "columns.features=[radius, radius]")
+
+
+def test_srun_is_known_by_its_step_and_a_batch_script_is_no_step(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert settings.load(PackSettings, recipe, PLACES).tasks == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    loaded = settings.load(PackSettings, recipe, PLACES)
+    assert (loaded.task, loaded.tasks) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "manifest.json"])
+def test_names_of_splits_are_names(tmp_path: Path, survey: Path, name: str) -> None:
+    with pytest.raises(UserError, match="splits"):
+        pack_survey(survey, tmp_path / "d", f"splits={{train: 0.7, '{name}': 0.3}}")
+
+
+def test_a_recipe_cannot_say_what_is_imported(recipe: Path) -> None:
+    recipe.write_text(RECIPE + "format: evil.formats.read\ncode: [evil]\n")
+    assert "code must not stand in a file" in refusal(recipe)
+
+
+def test_a_format_is_no_matter_of_a_stack(recipe: Path) -> None:
+    reason = refusal(recipe, "images=null", "stack=images.npy", "format=npy")
+    assert "format is for images; a stack is read by its ending" in reason
+
+
+def test_what_does_not_decide_the_content_is_no_part_of_the_recipe(recipe: Path) -> None:
+    plain = recipe_of(settings.load(PackSettings, recipe, PLACES))
+    assert "format" not in plain
+    other = settings.load(PackSettings, recipe, [*PLACES, "processes=7", "code=[mine]"])
+    assert recipe_of(other) == plain
+    named = recipe_of(settings.load(PackSettings, recipe, [*PLACES, "format=npy"]))
+    assert named == {**plain, "format": "npy"}

@@ -1,0 +1,164 @@
+"""A real evaluation, of small models that were never trained."""
+
+import json
+import random
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from lens_hpc import config, layout
+from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.errors import UserError
+from lens_hpc.metrics import table
+from lens_hpc.model.build import build_model
+from lens_hpc.model.trained import save_trained
+from lens_hpc.reporting.evaluation import Evaluation, Scoring, evaluate_runs, evaluation_name
+from lens_hpc.reporting.results import Survey
+from tests.conftest import pack_survey, write_survey
+
+SURVEY = Survey(1e-3, 10**6, (0.5, 0.9))
+FILES = {"predictions.parquet", "metrics.json", "calibration.json", "report.html", "figures"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset and two runs on it."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    survey = write_survey(folder / "survey", rows=60, size=24)
+    dataset = pack_survey(survey, folder / "dataset", "splits={train: 0.2, val: 0.3, test: 0.5}")
+    model = config.Model(
+        backbone="test_resnet", weights="none", conv_channels=(16, 8), attention_channels=4
+    )
+    for seed, name in enumerate(("run", "other")):
+        run = folder / name
+        settings = config.Train(run=run, data=config.Data(dataset=dataset), model=model)
+        torch.manual_seed(seed)
+        manifest = read_manifest(dataset)
+        fresh = build_model(model, manifest)
+        save_trained(run / layout.BEST, fresh, settings, manifest, {})
+        run.joinpath(layout.CONFIG).write_text((run / layout.BEST / layout.CONFIG).read_text())
+    return folder
+
+
+def evaluate(*runs: Path, compare: tuple[Path, ...] = (), **scoring: object) -> Evaluation:
+    evaluation = evaluate_runs(runs, Scoring(workers=0, **scoring), compare, SURVEY)
+    assert evaluation is not None
+    return evaluation
+
+
+@pytest.fixture(scope="module")
+def evaluation(workplace: Path) -> Evaluation:
+    return evaluate(workplace / "run")
+
+
+def test_the_result_is_what_lies_on_disk(workplace: Path, evaluation: Evaluation) -> None:
+    assert evaluation.folder == workplace / "run" / "evaluation" / "test"
+    assert {file.name for file in evaluation.folder.iterdir()} == FILES
+    assert evaluation.metrics == json.loads((evaluation.folder / "metrics.json").read_text())
+    assert list(evaluation.metrics)[:7] == [
+        *("runs", "dataset", "dataset_crc32", "split", "weights", "tta", "n"),
+    ]
+    assert evaluation.report.read_text().startswith("<!DOCTYPE html>")
+
+    rows = evaluation.to_pandas()
+    assert list(rows["index"]) == list(range(30))
+    assert rows["id"].is_unique
+    assert {"logit", "probability", "probability_temperature", "radius"} <= set(rows.columns)
+
+
+def test_it_says_the_headline_numbers(evaluation: Evaluation) -> None:
+    first, *lines, last = evaluation.text.splitlines()
+    assert first == "30 samples, 15 lenses"
+    auc = evaluation.metrics["auc"]
+    assert lines[0].startswith(f"  AUC                {auc:.4f}  95% interval [")
+    assert len(lines) == sum(metric.headline for metric in table.METRICS)
+    assert last == (
+        f"report.html, metrics.json, predictions.parquet and figures/ are in {evaluation.folder}"
+    )
+    assert repr(evaluation).startswith("Evaluation(30 samples, AUC 0.")
+    assert str(evaluation.folder) in repr(evaluation)
+
+
+def test_an_ensemble_is_the_mean_and_is_compared_with_its_parts(
+    workplace: Path, evaluation: Evaluation
+) -> None:
+    run = workplace / "run"
+    other = workplace / "other"
+    alone = evaluate(other)
+    both = evaluate(run, other, compare=(run, other))
+
+    assert both.folder == run / "evaluation" / "test-with-other"
+    logits = [each.to_pandas()["logit"] for each in (evaluation, alone, both)]
+    np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=1e-5)
+    assert f"than {run} (fusion): better by " in both.text
+    assert f"than {other} (fusion): better by " in both.text
+
+
+@pytest.mark.usefixtures("evaluation")
+def test_the_process_is_left_as_it_was(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def state() -> list[object]:
+        return [
+            dict(matplotlib.rcParams),
+            matplotlib.get_backend(auto_select=False),
+            random.getstate(),
+            str(np.random.get_state()),  # noqa: NPY002
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+        ]
+
+    before = state()
+    evaluate(workplace / "run", split="val", tta="d4")
+    assert state() == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("scoring", "message"),
+    [
+        ({"split": "tset"}, "has no split 'tset'"),
+        ({"weights": "newest"}, "weights = newest: must be best, final, or a model.safetensors"),
+        ({"weights": "final"}, "final holds no model.safetensors"),
+    ],
+)
+def test_a_mistake_is_named_and_writes_nothing(
+    workplace: Path, scoring: dict[str, str], message: str
+) -> None:
+    before = sorted(workplace.glob("run/evaluation/*"))
+    with pytest.raises(UserError, match=message):
+        evaluate(workplace / "run", **scoring)
+    assert sorted(workplace.glob("run/evaluation/*")) == before
+
+
+def test_what_was_not_evaluated_cannot_be_compared(workplace: Path) -> None:
+    with pytest.raises(UserError, match="test-flips is not there; evaluate that run"):
+        evaluate(workplace / "run", compare=(workplace / "other",), tta="flips")
+
+
+def test_a_dataset_that_was_packed_anew_is_refused(workplace: Path, tmp_path: Path) -> None:
+    """The samples that it tests on may be among those that the run was trained on."""
+    dataset = workplace / "dataset"
+    options = ("splits={train: 0.5, val: 0.2, test: 0.3}", "seed=5")
+    anew = pack_survey(workplace / "survey", tmp_path / "anew", *options)
+    dataset.rename(tmp_path / "aside")
+    anew.rename(dataset)
+    try:
+        with pytest.raises(UserError, match="was trained on other splits than"):
+            evaluate(workplace / "run")
+        evaluation = evaluate(workplace / "run", dataset=dataset)
+    finally:
+        dataset.rename(anew)
+        (tmp_path / "aside").rename(dataset)
+
+    assert evaluation.folder.name.startswith("test-dataset-")
+    assert "probability_temperature" not in evaluation.to_pandas(), "it is not calibrated"
+
+
+def test_the_name_has_what_is_not_the_default(workplace: Path) -> None:
+    run = workplace / "run"
+    weights = str(run / "best" / "model.safetensors")
+    assert evaluation_name(Scoring(), [run]) == "test"
+    assert evaluation_name(Scoring(split="val", weights="final", tta="d4"), [run]) == "val-final-d4"
+    assert evaluation_name(Scoring(weights=weights), [run]) == "test-run-best"

@@ -1,0 +1,171 @@
+"""The report as a browser shows it: complete, on its own, at any width, its text only text."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lens_hpc import metrics
+from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.verdict import Audit, Finding
+from lens_hpc.metrics import table
+from lens_hpc.reporting import report
+from lens_hpc.reporting.comparison import Comparison
+from lens_hpc.reporting.results import Survey, evaluate_scores
+from lens_hpc.scoring.calibration import Calibration
+from lens_hpc.scoring.predictions import Scores
+from tests.conftest import pack_survey, write_survey
+
+pytestmark = pytest.mark.slow
+EVIL = "<script>alert('x')</script>&\"'"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+LOOK = """<script>
+addEventListener("load", () => {
+  const shown = image => image.naturalWidth > 0 && image.getBoundingClientRect().width > 60;
+  const images = [...document.images];
+  parent.postMessage(JSON.stringify({
+    width: innerWidth, scroll: document.documentElement.scrollWidth, images: images.length,
+    hidden: images.filter(image => !shown(image)).length,
+    loaded: performance.getEntriesByType("resource").map(entry => entry.name.slice(0, 40)),
+  }), "*");
+});
+</script>"""
+
+
+# A frame may be narrower than the narrowest window of a browser without a screen.
+FRAME = """<script>
+addEventListener("message", event => { document.body.dataset.seen = event.data; });
+</script>
+<body><iframe src="report.html" style="border: 0; width: {width}px; height: 900px"></iframe></body>
+"""
+# What stands where there is no number, and between the ends of an interval.
+DASH = "\N{EN DASH}"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with everything in it, of a survey whose ids are not nice."""
+    return write_page(tmp_path_factory.mktemp("report"))
+
+
+def write_page(folder: Path) -> Path:
+    rows = 200
+    survey = write_survey(
+        folder / "s", rows=rows, size=20, objid=[f"{i} {EVIL}" for i in range(rows)]
+    )
+    options = ('images="{id}.npy"', "columns.id=objid", "splits={train: 0.2, test: 0.8}")
+    split = Split(pack_survey(survey, folder / "d", *options), "test")
+    labels = split.take("labels", np.arange(len(split)))
+    noise = np.random.default_rng(0).normal(size=len(split))
+    logits = (noise + 2 * labels).astype(np.float32)
+
+    calibration = Calibration(2.0, (-1.0, 2.0), (0.1, 0.9), 0.5)
+    results = evaluate_scores(labels, logits, Survey(1e-3, 10**8, (0.5, 0.9)), None, calibration)
+    theirs = {"auc": 0.9, "tpr0": 0.1, "tpr10": None, "average_precision": 0.8}
+    comparison = Comparison(Path(f"runs/{EVIL}"), "image", theirs, folder)
+    comparison.difference = metrics.compare_aucs(labels, logits, logits**3)
+    comparison.curve = metrics.rank(labels, logits**3)
+
+    leak = Finding(verdict="leak", check="feature radius", found=EVIL)
+    audit = Audit(dataset="toy", manifest_crc32="0", rows=rows, findings=(leak,))
+    origin = {
+        "runs": ["r"],
+        "dataset": EVIL,
+        "dataset_crc32": "0",
+        "split": "test",
+        "weights": "best",
+        "tta": "none",
+    }
+    run = folder / "a run"
+    run.mkdir()
+    epochs = [f'{{"epoch": {n}, "loss": 1, "val_auc": 0.9}}\n' for n in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(epochs))
+
+    subject = report.Subject(run, "fusion", origin, audit)
+    scores = Scores(labels, logits, None)
+    report.write_report(folder, subject, results, [comparison], split, scores)
+    return folder / "report.html"
+
+
+def test_text_of_catalogues_is_escaped_and_nothing_is_fetched(page: Path) -> None:
+    text = page.read_text()
+    assert "<script" not in text
+    assert html.escape(EVIL, quote=False).split("(")[0] in text
+    assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import""", text)
+    assert text.count("<figure>") == 3 * report.CUTOUTS
+
+
+def test_it_names_the_leak_on_top_and_says_what_cannot_be_said(page: Path) -> None:
+    text = page.read_text()
+    assert text.index('class="verdict leak"') < text.index("<h2>Metrics")
+    assert "not enough negatives: 80 of the 1,000 needed" in text
+
+
+def test_the_comparison_has_the_headline_numbers_of_both(page: Path) -> None:
+    text = page.read_text()
+    (header,) = re.findall(r"<tr><th>run</th>.*</tr>", text)
+    assert re.findall("<th>(.*?)</th>", header) == [
+        "run",
+        "inputs",
+        "AUC",
+        "TPR0",
+        "TPR10",
+        "average precision",
+        "this run's AUC is higher by",
+        "p",
+    ]
+    assert '<td data-title="AUC">0.9000</td>' in text
+    assert '<td data-title="TPR0">0.100</td>' in text
+    assert '<td data-title="TPR10">' + DASH + "</td>" in text
+
+
+def test_a_new_metric_has_a_card_a_line_and_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = metrics.Metric(
+        "sixth", "before the sixth", metrics.average_precision, "SIXTH", headline=True
+    )
+    monkeypatch.setattr(table, "METRICS", (*table.METRICS, new))
+    text = write_page(tmp_path).read_text()
+
+    assert re.search(
+        r'<div class="card">SIXTH<b>0\.\d{4}</b><span class="soft">0\.\d{4} ' + DASH, text
+    )
+    assert re.search(r'<td data-title="metric">before the sixth</td><td data-title="value">0', text)
+    assert "<th>SIXTH</th>" in text
+    assert '<td data-title="SIXTH">' + DASH + "</td>" in text, "the other run has none yet"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_all_of_it(page: Path, tmp_path: Path, width: int) -> None:
+    (tmp_path / "frame.html").write_text(FRAME.replace("{width}", str(width)))
+    (tmp_path / "report.html").write_text(page.read_text().replace("</body>", f"{LOOK}</body>"))
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/u",
+        "--virtual-time-budget=10000",
+        "--window-size=1400,1000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    told = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert told is not None, done.stderr[-2000:]
+    seen = json.loads(html.unescape(told[1]))
+    assert seen["width"] == width
+    assert seen["scroll"] <= width, "it scrolls sideways"
+    assert seen["images"] == 7 + 3 * report.CUTOUTS
+    assert seen["hidden"] == 0
+    assert [name for name in seen["loaded"] if not name.startswith("data:")] == []

@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pytest
+
+from lens_hpc import metrics
+from lens_hpc.metrics import table
+from lens_hpc.reporting.results import Survey, evaluate_scores
+from lens_hpc.scoring import calibration
+from tests.metrics.rankings import binormal
+
+SURVEY = Survey(prevalence=1e-3, size=10**6, completeness=(0.5, 0.9))
+
+
+def test_metrics_json_holds_what_the_design_says_and_plain_values() -> None:
+    tree = json.loads(json.dumps(evaluate_scores(*binormal(300, 1200), SURVEY).as_dict()))
+    low, high = tree["auc_ci95"]
+    assert low < tree["auc"] < high
+    assert {"n", "n_lenses", "tpr0", "tpr10", "average_precision", "tpr_at_fpr_1e-2"} <= tree.keys()
+    assert tree["tpr0_ci95"][0] <= tree["tpr0"] <= tree["tpr10"] <= tree["tpr_at_fpr_1e-2"]
+    assert tree["tpr_at_fpr_1e-3"] is None
+    assert tree["not_said"]["tpr_at_fpr_1e-3"] == "not enough negatives: 1,200 of the 10,000 needed"
+    assert [row["completeness"] for row in tree["selections"]] == pytest.approx([0.5, 0.9])
+
+
+@pytest.mark.parametrize(("label", "lenses"), [(1, 5), (0, 0)])
+def test_one_class_alone_has_an_answer_but_no_ranking(label: int, lenses: int) -> None:
+    tree = evaluate_scores(np.full(5, label), np.arange(5.0), SURVEY).as_dict()
+    assert (tree["n"], tree["n_lenses"], tree["auc"]) == (5, lenses, None)
+    assert tree["not_said"]["auc"] == "both classes are needed"
+
+
+def test_unlabelled_samples_count_in_nothing() -> None:
+    labels, scores = binormal(50, 60)
+    more, noise = np.append(labels, [-1] * 40), np.append(scores, np.full(40, 99.0))
+    found = evaluate_scores(more, noise, SURVEY).as_dict()
+    alone = evaluate_scores(labels, scores, SURVEY).as_dict()
+    assert found.pop("n_unlabelled") == 40
+    assert alone.pop("n_unlabelled") == 0
+    assert found == alone
+
+
+def test_one_bad_sample_at_the_top_does_not_make_the_interval_narrow() -> None:
+    labels, scores = binormal(100, 1000, apart=4)
+    scores[150] = 99.0
+    tpr0 = evaluate_scores(labels, scores, SURVEY).quantities["tpr0"]
+    assert tpr0.value == 0
+    assert tpr0.ci95 is not None
+    assert tpr0.ci95[1] > 0.5
+
+
+def test_a_few_groups_or_a_single_lens_have_no_interval() -> None:
+    labels, scores = binormal(50, 60)
+    three_groups = evaluate_scores(labels, scores, SURVEY, np.arange(110) % 3)
+    thirty_groups = evaluate_scores(labels, scores, SURVEY, np.arange(110) % 30)
+    one_lens = evaluate_scores(labels[49:], scores[49:], SURVEY)
+    assert three_groups.quantities["tpr0"].ci95 is None
+    assert thirty_groups.quantities["tpr0"].ci95 is not None
+    assert one_lens.quantities["auc"].ci95 is None
+
+
+def test_a_metric_is_one_entry_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = metrics.Metric("tpr5", "completeness before the fifth", before_fifth, headline=True)
+    monkeypatch.setattr(table, "METRICS", (*table.METRICS, half))
+    results = evaluate_scores(*binormal(300, 1200), SURVEY)
+    assert results.headlines[-1].metric.name == "completeness before the fifth"
+
+    tree = results.as_dict()
+    assert tree["tpr0"] <= tree["tpr5"] <= tree["tpr10"]
+    low, high = tree["tpr5_ci95"]
+    assert low < tree["tpr5"] < high
+
+
+def before_fifth(curve: metrics.Curve) -> np.ndarray:
+    return metrics.completeness_before(curve, 5)
+
+
+def test_the_keys_of_metrics_json_are_in_their_order() -> None:
+    of_both = list(evaluate_scores(*binormal(30, 30), SURVEY).as_dict())
+    assert of_both == [
+        *("n", "n_lenses", "n_unlabelled", "auc", "auc_ci95", "auc_bootstrap"),
+        *("auc_bootstrap_ci95", "tpr0", "tpr0_ci95", "tpr10", "tpr10_ci95", "tpr_at_fpr_1e-2"),
+        *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "average_precision_ci95"),
+        *("partial_auc", "calibration", "survey", "selections", "not_said"),
+    ]
+    of_one = list(evaluate_scores(np.ones(3), np.arange(3.0), SURVEY).as_dict())
+    assert of_one == [
+        *("n", "n_lenses", "n_unlabelled", "auc", "tpr0", "tpr10", "tpr_at_fpr_1e-2"),
+        *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "partial_auc"),
+        *("calibration", "survey", "selections", "not_said"),
+    ]
+
+
+def test_nan_scores_are_an_error() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_scores(np.array([0, 1]), np.array([np.nan, 1]), SURVEY)
+
+
+def test_the_same_scores_give_the_same_results_to_the_bit() -> None:
+    one = evaluate_scores(*binormal(100, 100), SURVEY).as_dict()
+    other = evaluate_scores(*binormal(100, 100), SURVEY).as_dict()
+    assert json.dumps(one) == json.dumps(other)
+
+
+def test_calibration_mends_overconfident_scores() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-logits))).astype(int)
+    loud = 4 * logits
+    fitted = calibration.fit_calibration(labels[:2000], loud[:2000])
+    assert fitted is not None
+    assert fitted.temperature == pytest.approx(4, rel=0.1)
+    found = evaluate_scores(labels[2000:], loud[2000:], SURVEY, calibration=fitted).probabilities
+    for name in ("probability_temperature", "probability_isotonic"):
+        assert found[name].brier < found["probability"].brier
+        error = found[name].reliability.expected_calibration_error
+        assert error < 0.05 < found["probability"].reliability.expected_calibration_error
+
+
+def test_one_class_calibrates_nothing_and_a_perfect_ranking_stays_finite() -> None:
+    assert calibration.fit_calibration(np.ones(3), np.arange(3.0)) is None
+    perfect = calibration.fit_calibration(np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2]))
+    assert perfect is not None
+    assert perfect.temperature >= calibration.COLDEST
+    assert np.isfinite(perfect.by_temperature(np.array([-99.0, 99]))).all()

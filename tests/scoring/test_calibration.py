@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from lens_hpc.errors import UserError
+from lens_hpc.scoring.calibration import (
+    Calibration,
+    fit_calibration,
+    read_calibration,
+    shift_prevalence,
+    write_calibration,
+)
+
+
+def draw(lenses: int, others: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and logits of two Gaussian classes, whose true log-odds are known."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([1, 0], [lenses, others])
+    return labels, rng.normal(np.where(labels == 1, 1.0, -1.0), 1.0)
+
+
+def test_the_temperature_is_the_one_that_was_put_in() -> None:
+    labels, scores = draw(20_000, 20_000)
+    # Unit Gaussians at +1 and -1 have log-odds of twice the score.
+    calibration = fit_calibration(labels, 6 * scores)
+    assert calibration is not None
+    assert calibration.temperature == pytest.approx(3, rel=0.03)
+    assert calibration.prevalence == 0.5
+
+
+def test_a_shifted_probability_comes_true_at_the_other_prevalence() -> None:
+    labels, scores = draw(20_000, 20_000)
+    calibration = fit_calibration(labels, 2 * scores)
+    assert calibration is not None
+
+    rare_labels, rare_scores = draw(2_000, 198_000, seed=1)
+    for method in (calibration.by_temperature, calibration.by_isotonic):
+        shifted = shift_prevalence(method(2 * rare_scores), calibration.prevalence, 0.01)
+        assert shifted.mean() == pytest.approx(rare_labels.mean(), rel=0.05)
+
+
+def test_a_shift_multiplies_the_odds_and_keeps_certainty() -> None:
+    probabilities = np.array([0.0, 0.2, 0.5, 1.0])
+    shifted = shift_prevalence(probabilities, 0.5, 1e-3)
+    np.testing.assert_array_equal(shifted[[0, 3]], [0, 1])
+    np.testing.assert_allclose(
+        shifted[1:3], expit(logit(probabilities[1:3]) + logit(1e-3)), rtol=1e-12
+    )
+    np.testing.assert_allclose(shift_prevalence(shifted, 1e-3, 0.5), probabilities, atol=1e-12)
+
+
+def test_one_class_alone_cannot_be_calibrated() -> None:
+    assert fit_calibration(np.ones(5), np.arange(5.0)) is None
+
+
+def test_what_was_kept_is_read_and_none_takes_it_away(tmp_path: Path) -> None:
+    calibration = Calibration(1.5, (-1.0, 2.0), (0.1, 0.9), 0.3)
+    assert read_calibration(tmp_path) is None
+    write_calibration(tmp_path, calibration, step="7")
+    assert read_calibration(tmp_path, step="7") == calibration
+    assert read_calibration(tmp_path, step="8") is None
+    write_calibration(tmp_path, None)
+    assert read_calibration(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"temperature": "hot"}'])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(UserError, match=r"calibration\.json: is damaged"):
+        read_calibration(tmp_path)

@@ -1,0 +1,166 @@
+"""Arrays of one's own are scored as a user would expect, or refused by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+import lens_hpc
+from lens_hpc import Dataset, Finder, UserError
+from tests.conftest import pack_survey, write_survey
+
+MODEL = {
+    "backbone": "test_resnet",
+    "weights": "none",
+    "conv_channels": [16, 8],
+    "attention_channels": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finder")
+    return pack_survey(write_survey(folder / "survey", rows=200, size=16), folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path) -> Path:
+    loop = {"epochs": 2, "global_batch_size": 16}
+    run = shards.parent / "run"
+    return lens_hpc.train(run=run, data={"dataset": shards}, model=MODEL, train=loop).run
+
+
+@pytest.mark.slow
+def test_a_finder_says_what_it_is_and_scores_columns_by_name(run: Path, shards: Path) -> None:
+    finder = Finder.load(str(run))
+    assert "g, r; 16 x 16 px of 0.2 arcsec; counts" in repr(finder)
+    assert "radius, colour" in repr(finder)
+
+    test = Dataset(str(shards))["test"][:5]
+    images = test.images.copy()
+    by_order = finder.score(images, test.features)
+    np.testing.assert_array_equal(images, test.images)
+
+    columns = {"colour": test.features[:, 1], "radius": test.features[:, 0]}
+    np.testing.assert_array_equal(finder.score(images, columns), by_order)
+    np.testing.assert_array_equal(finder.score(images, pd.DataFrame(columns)), by_order)
+    np.testing.assert_allclose(finder.score(images.astype(">f8"), test.features), by_order)
+    assert finder.score(images[:0], test.features[:0]).shape == (0,)
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_the_mean_of_its_members(run: Path, shards: Path) -> None:
+    test = Dataset(shards)["test"][:5]
+    both = Finder.load(run, run, weights="final")
+    one = Finder.load(run, weights="final")
+    logits = one.score(test.images, test.features)
+    np.testing.assert_allclose(both.score(test.images, test.features), logits, rtol=1e-6)
+    probabilities = both.probability(test.images, test.features)
+    np.testing.assert_allclose(probabilities, one.probability(test.images, test.features))
+
+
+@pytest.mark.slow
+def test_a_probability_follows_the_prevalence(run: Path, shards: Path) -> None:
+    test = Dataset(shards)["test"][:20]
+    finder = Finder.load(run)
+    same = finder.probability(test.images, test.features)
+    rare = finder.probability(test.images, test.features, prevalence=1e-3)
+
+    # Half of the toy survey are lenses, so the odds change by 0.001 / 0.999.
+    odds = same / (1 - same) * (1e-3 / (1 - 1e-3))
+    np.testing.assert_allclose(rare, odds / (1 + odds), rtol=0.1)
+    isotonic = finder.probability(test.images, test.features, method="isotonic", prevalence=0.1)
+    assert ((isotonic >= 0) & (isotonic <= 1)).all()
+
+
+@pytest.mark.slow
+def test_a_run_without_a_calibration_gives_scores_alone(run: Path, shards: Path) -> None:
+    file = run / "best" / "calibration.json"
+    kept = file.read_text()
+    file.unlink()
+    try:
+        finder = Finder.load(run)
+        test = Dataset(shards)["test"][:3]
+        assert "scores only" in repr(finder)
+        assert finder.score(test.images, test.features).shape == (3,)
+        with pytest.raises(UserError, match=r"keeps no calibration\.json.* only score\(\)"):
+            finder.probability(test.images, test.features)
+    finally:
+        file.write_text(kept)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_scored_is_named(run: Path, shards: Path) -> None:
+    finder = Finder.load(run)
+    test = Dataset(shards)["test"][:4]
+    broken = test.images.copy()
+    broken[2, 0, 3, 3] = np.nan
+
+    for arguments, said in (
+        ((test.images[0], test.features), r"shape \(2, 16, 16\).*\(N, 2, 16, 16\).*bands g, r"),
+        ((test.images[:, :1], test.features), r"shape \(4, 1, 16, 16\)"),
+        ((broken, test.features), "NaN or infinite in rows 2"),
+        ((test.images,), "needs the features radius, colour"),
+        ((test.images, test.features[:, :1]), r"must be \(4, 2\): radius, colour"),
+        ((test.images, {"radius": test.features[:, 0]}), "features lack colour"),
+        ((test.images.astype(str), test.features), "must be numbers"),
+    ):
+        with pytest.raises(UserError, match=said):
+            finder.score(*arguments)
+    with pytest.raises(UserError, match="trained on g, r, in this order"):
+        finder.score(test.images, test.features, bands=["r", "g"])
+    for prevalence in (2, "1e-3"):
+        with pytest.raises(UserError, match="must lie between 0 and 1"):
+            finder.probability(test.images, test.features, prevalence=prevalence)
+    for size in (0, -1, 2.5):
+        with pytest.raises(UserError, match=r"batch_size = .*: must be a whole number above 0"):
+            finder.score(test.images, test.features, batch_size=size)
+    masked = np.ma.masked_greater(test.images, test.images.mean())
+    with pytest.raises(UserError, match="masked pixels; fill them"):
+        finder.score(masked, test.features)
+    with pytest.raises(UserError, match="features cannot be read as numbers"):
+        finder.score(test.images, {"radius": ["a", "b", "c", "d"], "colour": test.features[:, 1]})
+
+
+@pytest.mark.slow
+def test_features_of_any_kind_of_table_are_taken_by_name(run: Path, shards: Path) -> None:
+    finder = Finder.load([run])
+    test = Dataset(shards)["test"][:4]
+    expected = finder.score(test.images, test.features)
+    columns = {"colour": test.features[:, 1], "name": test.ids, "radius": test.features[:, 0]}
+
+    table = Table(columns)
+    records = np.rec.fromarrays(list(columns.values()), names=list(columns))
+    fits_table = fits.BinTableHDU(table).data
+    for features in (table, records, fits_table, pd.DataFrame(columns)):
+        np.testing.assert_array_equal(finder.score(test.images, features), expected)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_loaded_is_named(run: Path) -> None:
+    with pytest.raises(UserError, match="one FILE is not the weights of 2 runs"):
+        Finder.load(run, run, weights=run / "best")
+    with pytest.raises(UserError, match=r"device = gpu: cannot be used"):
+        Finder.load(run, device="gpu")
+    with pytest.raises(UserError, match="needs a run"):
+        Finder.load()
+    with pytest.raises(UserError, match="no such home folder"):
+        Finder.load("~nobody-of-that-name/run")
+
+
+@pytest.mark.slow
+def test_a_calibration_of_other_weights_is_not_used(run: Path) -> None:
+    file = run / "best" / "calibration.json"
+    kept = file.read_text()
+    # As if a kill had come between the calibration and the weights of a better epoch.
+    step = json.loads(kept)["step"]
+    file.write_text(kept.replace(f'"step": "{step}"', '"step": "999"'))
+    try:
+        assert not Finder.load(run).is_calibrated
+    finally:
+        file.write_text(kept)
+    assert Finder.load(run).is_calibrated

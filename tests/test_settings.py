@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+
+from lens_hpc import config, settings, verbs
+from lens_hpc.errors import UserError
+from lens_hpc.packing.recipe import PackSettings
+
+REQUIRED = ["run=runs/x", "data.dataset=data/x"]
+
+
+def problems(*overrides: str, kind: type[settings.Settings] = config.Train) -> str:
+    with pytest.raises(UserError) as error:
+        settings.load(kind, overrides=overrides)
+    return str(error.value)
+
+
+def test_overrides_beat_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("run: here\ndata: {dataset: there}\noptim: {lr: 1e-4}\n")
+    assert settings.load(config.Train, file).optim.lr == 1e-4
+    assert settings.load(config.Train, file, ["optim.lr=3e-4", "run=elsewhere"]).run == Path(
+        "elsewhere"
+    )
+    assert settings.load(config.Train, file, ["optim.lr=3e-4"]).optim.lr == 3e-4
+
+
+def test_no_is_a_word_not_false() -> None:
+    assert (
+        settings.load(config.Train, overrides=[*REQUIRED, "train.precision=no"]).train.precision
+        == "no"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "optim.lrr=1",
+            "optim.lrr = 1: unknown setting; did you mean optim.lr? (valid here: optim.lr, ",
+        ),
+        ("epochs=3", "epochs = 3: unknown setting; did you mean train.epochs?"),
+        ("train.epochs=-1", "train.epochs = -1: must be greater than 0"),
+        ("model.inputs=fuson", "model.inputs = fuson: must be 'fusion', 'image' or 'features'"),
+        ("augment.blur=1.5", "augment.blur = 1.5: must be less than or equal to 1"),
+        ("optim.lr=fast", "optim.lr = fast: must be a valid number"),
+        ("optim.lr=nan", "optim.lr = nan: must be a finite number"),
+        ("model.conv_kernel=4", "model: conv_kernel must be odd: got 4"),
+        (
+            "augment.engine=trch",
+            "must be albumentations, torch, or mypackage.module.Name: got trch",
+        ),
+        ("optim.lr.x=1", "optim.lr = {'x': 1}: must be a valid number"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_valid(override: str, said: str) -> None:
+    assert said in problems(*REQUIRED, override)
+
+
+def test_all_problems_come_at_once() -> None:
+    message = problems("run=x", "optim.lr=-1", "train.epoch=3")
+    assert message.startswith("3 problems in the settings from the command line:")
+    assert "data: missing" in message
+    assert "did you mean train.epochs?" in message
+
+
+def test_a_word_that_is_no_override_is_refused() -> None:
+    assert "write key=value" in problems("train.epochs")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: 1\na: 2\n", "stands twice"), ("- 1\n", "must hold"), ("a: [", "not valid YAML")],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"bad\.yaml") as error:
+        settings.load(config.Train, file)
+    assert said in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
+        settings.load(config.Train, tmp_path / "none.yaml")
+
+
+def test_dump_reads_back_equal(tmp_path: Path) -> None:
+    loaded = settings.load(
+        config.Train, overrides=[*REQUIRED, "optim.lr=1e-8", "train.precision=no"]
+    )
+    (tmp_path / "a.yaml").write_text(settings.dump(loaded))
+    assert settings.load(config.Train, tmp_path / "a.yaml") == loaded
+
+
+def test_differences_name_the_setting() -> None:
+    one = settings.load(config.Train, overrides=REQUIRED)
+    other = settings.load(config.Train, overrides=[*REQUIRED, "optim.lr=1"])
+    assert settings.differences(one, one) == []
+    assert settings.differences(one, other) == ["optim.lr: 0.002 there, 1.0 here"]
+
+
+def test_alternatives_of_a_setting_are_one_problem() -> None:
+    recipe = [
+        "name=a",
+        "catalogue=c.csv",
+        "images='{id}.npy'",
+        "bands=g,r",
+        "pixel_scale=0",
+        "units=x",
+    ]
+    message = problems(*recipe, "source=a", "output=b", kind=PackSettings)
+    assert message.startswith("2 problems")
+    assert (
+        "pixel_scale = 0: must be greater than 0, or must be a mapping {a: ..., b: ...}" in message
+    )
+    assert "bands = g,r: must be a list, as in [a, b]" in message
+
+
+def test_splits_must_add_up() -> None:
+    recipe = [
+        "name=a",
+        "catalogue=c.csv",
+        "images='{id}.npy'",
+        "bands=[g]",
+        "pixel_scale=1",
+        "units=x",
+    ]
+    message = problems(
+        *recipe, "source=a", "output=b", "splits={train: 0.5, test: 0.2}", kind=PackSettings
+    )
+    assert "splits must add up to 1: got 0.7" in message
+
+
+def test_every_setting_has_a_meaning() -> None:
+    for verb in verbs.names():
+        for setting in settings.describe(verbs.module(verb).Settings):
+            assert setting.meaning, f"{verb}: {setting.key}"
+
+
+def test_python_values_beat_the_file_and_join_its_groups(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("run: here\ndata: {dataset: there}\noptim: {lr: 1.0, weight_decay: 0.5}\n")
+    loaded = settings.load(config.Train, file, values={"optim": {"lr": 3e-4}, "run": Path("x")})
+    assert (loaded.optim.lr, loaded.optim.weight_decay, loaded.run) == (3e-4, 0.5, Path("x"))
+
+
+def test_a_mapping_that_is_no_group_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "name: a\ncatalogue: c.csv\nimages: '{id}.npy'\nbands: [g]\npixel_scale: 1\nunits: x\n"
+    )
+    values = {"source": "s", "output": "o", "splits": {"train": 0.5, "test": 0.5}}
+    assert settings.load(PackSettings, file, values=values).splits == {"train": 0.5, "test": 0.5}

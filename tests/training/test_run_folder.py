@@ -1,0 +1,122 @@
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lens_hpc import config, layout
+from lens_hpc import settings as reading
+from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.run_folder import NOT_OF_THE_RUN, check_same_run, is_finished, open_run
+from lens_hpc.training.trainer import Trainer, make_trainer
+
+
+@pytest.fixture
+def manifest(training: config.Train) -> Manifest:
+    return read_manifest(training.data.dataset)
+
+
+@pytest.fixture
+def trainer(training: config.Train, manifest: Manifest) -> Iterator[Trainer]:
+    with (
+        accelerator_session(training) as accelerator,
+        make_trainer(training, accelerator, manifest) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def begun(training: config.Train, trainer: Trainer) -> config.Train:
+    with open_run(trainer):
+        pass
+    return training
+
+
+def test_a_run_is_begun_with_all_that_tells_it_again(
+    training: config.Train, trainer: Trainer, manifest: Manifest
+) -> None:
+    handlers = list(logger.handlers)
+    with open_run(trainer):
+        logger.warning("something happened")
+    logger.warning("too late")
+    assert logger.handlers == handlers
+
+    run = training.run
+    assert reading.load(config.Train, run / layout.CONFIG) == training
+    assert read_manifest(run) == manifest
+    assert '"processes": 1' in (run / layout.ENVIRONMENT).read_text()
+    log = layout.rank_log(run, 0).read_text()
+    assert log.endswith("something happened\n")
+    assert not is_finished(training)
+
+
+def test_the_start_is_told(
+    trainer: Trainer, training: config.Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger.name), open_run(trainer):
+        pass
+    assert f"{training.run}: fusion on 1 x cpu, 28 training rows, 3 steps an epoch" in caplog.text
+
+
+def test_the_same_settings_and_those_that_do_not_matter_go_on(
+    begun: config.Train, manifest: Manifest
+) -> None:
+    check_same_run(begun, manifest)
+    tree = begun.model_dump()
+    tree["data"]["workers"] = 7
+    tree["checkpoint"]["keep"] = 9
+    check_same_run(config.Train.model_validate(tree), manifest)
+
+
+def test_every_setting_that_may_differ_exists() -> None:
+    keys = {setting.key for setting in reading.describe(config.Train)}
+    assert keys >= NOT_OF_THE_RUN
+
+
+def test_another_setting_is_refused_unless_it_is_allowed(
+    begun: config.Train, manifest: Manifest
+) -> None:
+    optim = begun.optim.model_copy(update={"lr": 0.5})
+    other = begun.model_copy(update={"optim": optim})
+    with pytest.raises(UserError, match=r"optim\.lr: 0\.001 there, 0\.5 here"):
+        check_same_run(other, manifest)
+    check_same_run(
+        other.model_copy(update={"resume": config.Resume(allow=("optim.lr",))}), manifest
+    )
+
+
+def test_another_dataset_is_refused(begun: config.Train, manifest: Manifest) -> None:
+    with pytest.raises(UserError, match="is not the dataset that the run was begun with"):
+        check_same_run(begun, manifest.model_copy(update={"seed": 9}))
+
+
+def test_a_run_of_an_earlier_version_goes_on(begun: config.Train, manifest: Manifest) -> None:
+    """Its config lacks what could not be set then."""
+    file = begun.run / layout.CONFIG
+    tree = yaml.safe_load(file.read_text())
+    del tree["model"]["name"], tree["model"]["options"]
+    file.write_text(yaml.safe_dump(tree))
+    check_same_run(begun, manifest)
+
+
+def test_a_folder_of_something_else_is_refused(training: config.Train, manifest: Manifest) -> None:
+    check_same_run(training, manifest)  # it is not there
+    training.run.mkdir()
+    (training.run / layout.LOGS).mkdir()
+    (training.run / "manifest.json.partial").touch()
+    check_same_run(training, manifest)  # a start that was killed
+    (training.run / "thesis.tex").touch()
+    with pytest.raises(UserError, match="the folder holds something else than a run"):
+        check_same_run(training, manifest)
+
+
+def test_a_run_is_finished_when_it_has_final_weights(training: config.Train) -> None:
+    final = training.run / layout.FINAL
+    final.mkdir(parents=True)
+    assert not is_finished(training)
+    Path(final / layout.WEIGHTS).touch()
+    assert is_finished(training)
