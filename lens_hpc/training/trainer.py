@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from timm.layers.norm_act import convert_sync_batchnorm
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
@@ -168,7 +169,8 @@ def prepare_model(
     model = build_model(settings.model, manifest, settings.code)
 
     if loop.sync_batchnorm and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        # torch's own converter drops the activations within timm's BatchNormAct2d layers.
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     elif loop.sync_batchnorm and accelerator.is_main_process:
         logger.warning(
             "train.sync_batchnorm: torch has it for GPUs alone; "

@@ -1,7 +1,10 @@
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
@@ -147,3 +150,27 @@ def test_statistics_are_averaged_and_counts_are_not() -> None:
     assert model.running_mean.tolist() == [2.0] * 3
     assert model.num_batches_tracked.item() == 7
     assert torch.equal(model.weight, weight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", timm.list_models("test_*"))
+def test_sync_batchnorm_leaves_every_backbone_as_it_was(
+    training: config.Train, manifest: Manifest, backbone: str
+) -> None:
+    """Only a GPU trains with it, but the model that is made for one can be tried on the CPU."""
+    alone = training.model_copy(
+        update={
+            "model": training.model.model_copy(update={"backbone": backbone}),
+            "train": training.train.model_copy(update={"sync_batchnorm": True}),
+        }
+    )
+    manifest = manifest.model_copy(update={"height": 64, "width": 64})
+    outputs = []
+    for kind in ("cpu", "cuda"):
+        accelerator: Any = SimpleNamespace(device=torch.device(kind), is_main_process=False)
+        model = room.prepare_model(alone, manifest, accelerator).eval()
+        torch.manual_seed(0)
+        images = torch.rand(2, len(manifest.bands), 64, 64)
+        with torch.inference_mode():
+            outputs.append(model(images, torch.rand(2, len(manifest.features))))
+    assert torch.equal(*outputs)
