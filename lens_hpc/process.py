@@ -74,6 +74,21 @@ def torch_unchanged() -> Iterator[None]:
 
 
 @contextmanager
+def float32_kept(tf32: bool = False) -> Iterator[None]:
+    """Let float32 products and convolutions on a GPU keep all their bits meanwhile.
+
+    With `tf32` they keep 10 bits of the mantissa, which is torch's own choice for convolutions.
+    """
+    import torch
+
+    backends: Any = torch.backends
+    with _backend_flags_unchanged():
+        for owner in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            owner.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+
+
+@contextmanager
 def _backend_flags_unchanged() -> Iterator[None]:
     """Restore what torch's backends were told about precision and about choosing algorithms."""
     import torch

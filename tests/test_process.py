@@ -1,5 +1,7 @@
 import os
 import random
+import subprocess
+import sys
 import warnings
 
 import cv2
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_hpc.process import torch_unchanged, unchanged
+from lens_hpc.process import float32_kept, torch_unchanged, unchanged
 
 
 def test_environment_warnings_and_random_states_are_restored(
@@ -60,3 +62,29 @@ def test_torch_and_opencv_are_restored_after_an_error_too() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark == benchmark
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
+def test_precision_that_a_notebook_chose_survives() -> None:
+    code = """
+import torch
+from lens_hpc.process import float32_kept, torch_unchanged
+
+torch.set_float32_matmul_precision("medium")
+torch.backends.cudnn.conv.fp32_precision = "tf32"
+with torch_unchanged(), float32_kept():
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+print(torch.get_float32_matmul_precision(), torch.backends.cudnn.conv.fp32_precision)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["medium", "tf32"]
+
+
+def test_float32_keeps_all_its_bits_unless_tf32_is_wanted() -> None:
+    before = torch.backends.cudnn.conv.fp32_precision
+    with float32_kept():
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    with float32_kept(tf32=True):
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.backends.cudnn.conv.fp32_precision == before

@@ -19,6 +19,7 @@ from lens_hpc.files import expand
 from lens_hpc.layout import BEST, CALIBRATION, FINAL
 from lens_hpc.loading.samples import normalise_features, normalise_images
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
+from lens_hpc.process import float32_kept
 from lens_hpc.scoring.calibration import Calibration, read_calibration, shift_prevalence
 
 ROWS_SHOWN = 5
@@ -201,7 +202,8 @@ class Finder:
             columns = torch.from_numpy(normalise_features(features, member.manifest))
         else:
             columns = torch.zeros(len(images), len(member.manifest.features))
-        return member.model(pixels, columns.to(self.device)).float().cpu().numpy()
+        with float32_kept():
+            return member.model(pixels, columns.to(self.device)).float().cpu().numpy()
 
     def _require_calibrations(self) -> list[Calibration]:
         found = []

@@ -18,7 +18,7 @@ from lens_hpc import config
 from lens_hpc.errors import UserError
 from lens_hpc.layout import TENSORBOARD
 from lens_hpc.logs import quieted
-from lens_hpc.process import environment_unchanged, torch_unchanged
+from lens_hpc.process import environment_unchanged, float32_kept, torch_unchanged
 from lens_hpc.training import deepspeed
 
 
@@ -34,6 +34,7 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
     with (
         environment_unchanged(),
         torch_unchanged(),
+        float32_kept(settings is not None and settings.train.tf32),
         warnings.catch_warnings(),
         quieted("DeepSpeed"),
         _accelerate_unchanged(),

@@ -179,9 +179,6 @@ def prepare_model(
 
     if loop.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if loop.tf32:
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
     if loop.compile:
         model.compile()  # in place, so that the names of its weights stay
     return model
