@@ -64,6 +64,7 @@ def test_torch_and_opencv_are_restored_after_an_error_too() -> None:
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
+@pytest.mark.slow
 def test_precision_that_a_notebook_chose_survives() -> None:
     code = """
 import torch

@@ -19,6 +19,8 @@ from lens_hpc.reporting.evaluation import Evaluation, Scoring, evaluate_runs, ev
 from lens_hpc.reporting.results import Survey
 from tests.conftest import pack_survey, write_survey
 
+pytestmark = pytest.mark.slow
+
 SURVEY = Survey(1e-3, 10**6, (0.5, 0.9))
 FILES = {"predictions.parquet", "metrics.json", "calibration.json", "report.html", "figures"}
 
