@@ -44,16 +44,17 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
         group_is_the_callers = distributed.is_initialized()
         accelerator = _make_accelerator(settings)
 
-        if not group_is_the_callers:
-            # Kept until the process ends: torch cannot join the same processes a second time.
-            atexit.register(_leave_process_group)
-
         try:
             check_world(accelerator, settings)
             # The first process keeps the store that the others still join by: if it left because
             # of a mistake in the settings, they would end with an error of their own.
             accelerator.wait_for_everyone()
             yield accelerator
+
+            # Kept until the process ends: torch cannot join the same processes a second time. A
+            # rank that fails leaves without a farewell, for which it might wait in vain.
+            if accelerator.num_processes > 1 and not group_is_the_callers:
+                atexit.register(_leave_process_group)
         finally:
             for tracker in accelerator.trackers:
                 tracker.finish()
