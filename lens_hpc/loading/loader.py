@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -257,16 +257,25 @@ class Loader:
             return self._pool.submit(self.fill, slot, epoch, share)
 
         # A process may be started by this call.
-        with signals_blocked():
+        with signals_blocked(), self._killed_worker_named(share):
             return self._pool.submit(_fill_in_worker, slot, epoch, share)
 
     def _wait(self, pending: _Pending) -> None:
-        try:
+        with self._killed_worker_named(pending.share):
             if pending.future:
                 pending.future.result()
+
+    @contextmanager
+    def _killed_worker_named(self, share: Share) -> Iterator[None]:
+        """Say what was loaded when a worker process was killed.
+
+        The pool tells so when a batch is waited for, or when the next one is submitted.
+        """
+        try:
+            yield
         except BrokenProcessPool as error:
             split = self.samples.split
-            rows = describe_rows(split, pending.share.draws % len(split))
+            rows = describe_rows(split, share.draws % len(split))
             raise RuntimeError(
                 f"a loader process was killed while loading {rows}; the system kills what takes "
                 "too much memory: try fewer data.workers, or augment.engine=torch, which needs none"
