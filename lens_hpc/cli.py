@@ -101,6 +101,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
+    process.let_threads_sleep()  # before a verb imports torch
     logs.setup(logs.launched_rank())
     try:
         settings = verbs.read_settings(verb, targets, overrides)

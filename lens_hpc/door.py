@@ -7,7 +7,7 @@ from typing import Any
 
 from lens_hpc import logs, verbs
 from lens_hpc.errors import UserError
-from lens_hpc.process import unchanged
+from lens_hpc.process import let_threads_sleep, unchanged
 
 
 def as_function(name: str) -> Callable[..., Any]:
@@ -28,6 +28,7 @@ def as_function(name: str) -> Callable[..., Any]:
             raise UserError(f"lens_hpc.{name} needs its {header.target.split()[0]} first")
 
         with unchanged(), logs.shown(logs.launched_rank()):
+            let_threads_sleep()
             paths = _paths(name, given)
             source = f"lens_hpc.{name}(...)"
             read = verbs.read_settings(name, paths, values=values, source=source)

@@ -43,6 +43,17 @@ def environment_unchanged() -> Iterator[None]:
         os.environ.update(before)
 
 
+def let_threads_sleep() -> None:
+    """Let the threads of torch that wait for each other sleep soon. To call before it is imported.
+
+    GNU OpenMP lets them try 300,000 times first, for some milliseconds. Where others use the cores,
+    too, that keeps the very thread from running for which they wait: a step then takes ten times as
+    long, and more (benchmarks/threads.py). After 1000 times, nothing is lost on idle cores.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
 @contextmanager
 def torch_unchanged() -> Iterator[None]:
     """Restore torch's random states, threads and flags, and OpenCV's threads."""

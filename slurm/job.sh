@@ -67,7 +67,6 @@ meet() { # WORLD_SIZE, where its processes meet, and threads for each
         MASTER_PORT=$((MASTER_PORT + 1))
     done
     export PER_NODE OMP_NUM_THREADS HOSTS MASTER_ADDR MASTER_PORT
-    export TORCH_NCCL_ASYNC_ERROR_HANDLING=1 # a hang becomes a message after train.timeout_minutes
     if [[ $LENS_HPC_INTERFACE ]]; then
         export NCCL_SOCKET_IFNAME=$LENS_HPC_INTERFACE GLOO_SOCKET_IFNAME=$LENS_HPC_INTERFACE
     fi

@@ -1,7 +1,8 @@
 """Do all nodes of this job reach each other, and how fast? One process a node, started by srun.
 
-Says who is missing, who sees too few GPUs, and which node is slow; otherwise the bandwidth of an
-all-reduce.
+Says who is missing, who sees too few GPUs, who is not reached by gloo or NCCL, and which node is
+slow; otherwise the bandwidth of an all-reduce. Training needs gloo on GPUs, too: by it the
+processes agree when to save and to stop.
 """
 
 import os
@@ -18,13 +19,15 @@ from torch import distributed
 TIMEOUT_SECONDS = 40
 MEGABYTES = 32
 TIMES = 5
+TRUE = {"1", "true", "yes", "y", "t", "on"}  # as Accelerate reads it
+REMEDY = "name the network between the nodes by LENS_HPC_INTERFACE in slurm/site.sh, such as ib0"
 
 
 def main() -> int:
     """Return the exit status of this node's process."""
     rank = int(os.environ["SLURM_NODEID"])
     nodes = int(os.environ["SLURM_JOB_NUM_NODES"])
-    on_gpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true"
+    on_gpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() not in TRUE
     name = socket.gethostname()
 
     wanted = int(os.environ["PER_NODE"])
@@ -51,21 +54,22 @@ def measure_network(rank: int, nodes: int, name: str, address: str, port: int, o
     store = distributed.TCPStore(address, port, nodes, rank == 0, timeout, wait_for_workers=False)
     store.set(f"here/{rank}", name)
 
-    missing = wait_for_all(store, nodes)
+    missing = wait_for_all(store, nodes, "here")
     if missing and rank == 0:
         return refuse(f"{name}: waited {TIMEOUT_SECONDS} s in vain for {', '.join(missing)}")
     if missing:
         return 1
 
+    for backend in ["gloo", "nccl"] if on_gpu else ["gloo"]:
+        try:
+            meet(backend, store, rank, nodes)
+        except (RuntimeError, distributed.DistError) as error:
+            return refuse(
+                f"{name}, whose name stands for {own_address(name)}: {backend} does not reach all "
+                f"nodes: {str(error).splitlines()[0]}; {REMEDY}"
+            )
+
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        store=store,
-        rank=rank,
-        world_size=nodes,
-        timeout=timeout,
-        device_id=device if on_gpu else None,
-    )
     rate = all_reduce_rate(device)
     links = link_rates(rank, nodes, device)
     if rank == 0:
@@ -75,17 +79,48 @@ def measure_network(rank: int, nodes: int, name: str, address: str, port: int, o
     return 0
 
 
+def meet(backend: str, store: distributed.Store, rank: int, nodes: int) -> None:
+    """Bring all nodes together by this backend, instead of by the one before."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+    on_gpu = backend == "nccl"
+    distributed.init_process_group(
+        backend,
+        store=distributed.PrefixStore(backend, store),
+        rank=rank,
+        world_size=nodes,
+        timeout=timedelta(seconds=TIMEOUT_SECONDS),
+        device_id=torch.device("cuda", 0) if on_gpu else None,
+    )
+    distributed.barrier(device_ids=[0] if on_gpu else None)
+
+    # None may leave this backend while another still needs it.
+    store.set(f"{backend}/{rank}", "")
+    missing = wait_for_all(store, nodes, backend)
+    if missing:
+        raise RuntimeError(f"no word from {', '.join(missing)}")
+
+
+def own_address(name: str) -> str:
+    """Return what the name of this node stands for: gloo tells the others to connect to that."""
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return "no address"
+
+
 def refuse(message: str) -> int:
     """Print what is wrong, and return exit status 1."""
     print(f"preflight: {message}", file=sys.stderr, flush=True)
     return 1
 
 
-def wait_for_all(store: distributed.Store, nodes: int) -> list[str]:
-    """Wait until all nodes are there, and return the names of those that never came."""
+def wait_for_all(store: distributed.Store, nodes: int, word: str) -> list[str]:
+    """Wait until all nodes have left this word, and return the names of those that never do."""
     end = time.monotonic() + TIMEOUT_SECONDS
     while True:
-        missing = [rank for rank in range(nodes) if not store.check([f"here/{rank}"])]
+        missing = [rank for rank in range(nodes) if not store.check([f"{word}/{rank}"])]
         if not missing or time.monotonic() > end:
             names = os.environ["HOSTS"].split()
             return [names[rank] for rank in missing]

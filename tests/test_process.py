@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lens_hpc.process import float32_kept, torch_unchanged, unchanged
+from lens_hpc.process import float32_kept, let_threads_sleep, torch_unchanged, unchanged
 
 
 def test_environment_warnings_and_random_states_are_restored(
@@ -89,3 +89,39 @@ def test_float32_keeps_all_its_bits_unless_tf32_is_wanted() -> None:
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("users", "spins"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "77"}, "77"),
+        ({"OMP_WAIT_POLICY": "passive"}, "0"),
+    ],
+)
+def test_threads_of_torch_sleep_soon_unless_the_user_says_otherwise(
+    users: dict[str, str], spins: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    code = "from lens_hpc.process import let_threads_sleep; let_threads_sleep(); import torch"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"} | users,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+def test_a_wait_policy_of_the_users_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    with unchanged():
+        let_threads_sleep()
+        assert "GOMP_SPINCOUNT" not in os.environ
+        del os.environ["OMP_WAIT_POLICY"]
+        let_threads_sleep()
+        assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert "GOMP_SPINCOUNT" not in os.environ

@@ -11,8 +11,8 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,13 +61,16 @@ def staging_folder(manifest: Manifest, folder: Path) -> Path:
     return folder / f"{manifest.name}-{digest[:12]}"
 
 
-def copy_shards(dataset: Path, records: Sequence[ShardRecord], target: Path) -> None:
+def copy_shards(
+    dataset: Path, records: Sequence[ShardRecord], target: Path, tell: Callable[[str], None]
+) -> None:
     """Copy the shards that are not in the folder `target` yet; warn about those that do not fit.
 
-    One process a node does this. Raises UserError with the name of a shard that is damaged.
+    One process a node does this, and calls `tell` with how far it is. Raises UserError with the
+    name of a shard that is damaged.
     """
     files.make_folder(target)
-    with _exclusive(target):
+    with _exclusive(target, tell):
         missing = [record for record in records if not (target / record.file).is_file()]
         free_bytes = shutil.disk_usage(target).free - KEPT_FREE_BYTES
         fitting = list(_fitting(missing, free_bytes))
@@ -79,11 +82,30 @@ def copy_shards(dataset: Path, records: Sequence[ShardRecord], target: Path) -> 
                 len(missing),
                 dataset,
             )
+        _copy_all(dataset, fitting, target, tell)
 
-        with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
-            copies = [pool.submit(_copy, dataset, record, target) for record in fitting]
-            for copy in copies:
-                copy.result()
+
+def _copy_all(
+    dataset: Path, records: Sequence[ShardRecord], target: Path, tell: Callable[[str], None]
+) -> None:
+    pool = ThreadPoolExecutor(COPIES_AT_ONCE)
+    try:
+        copies = {pool.submit(_copy, dataset, record, target): record for record in records}
+        finished: list[ShardRecord] = []
+        for copy in as_completed(copies):
+            copy.result()
+            finished.append(copies[copy])
+            tell(progress_text(finished, records))
+    finally:
+        # After a failure, those that wait for their turn are not begun.
+        pool.shutdown(cancel_futures=True)
+
+
+def progress_text(finished: Sequence[ShardRecord], records: Sequence[ShardRecord]) -> str:
+    """Say how many of some shards are finished."""
+    done = sum(record.bytes for record in finished) / 1e9
+    total = sum(record.bytes for record in records) / 1e9
+    return f"{len(finished)} of {len(records)} shards, {done:.1f} of {total:.1f} GB"
 
 
 def staged_copies(records: Sequence[ShardRecord], target: Path) -> dict[str, Path]:
@@ -93,10 +115,14 @@ def staged_copies(records: Sequence[ShardRecord], target: Path) -> dict[str, Pat
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Wait for another job that stages the same dataset on this node."""
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another job on this node copies the same shards")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -19,7 +19,8 @@ from lens_hpc.errors import UserError
 from lens_hpc.layout import TENSORBOARD
 from lens_hpc.logs import quieted
 from lens_hpc.process import environment_unchanged, float32_kept, torch_unchanged
-from lens_hpc.training import deepspeed
+from lens_hpc.training import deepspeed, devices
+from lens_hpc.workers import usable_cpus
 
 
 @contextmanager
@@ -28,8 +29,8 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
 
     Without settings it is for evaluation in float32. Afterwards torch, Accelerate, the environment
     and the process group of a single process are as they were, so that a notebook can train twice;
-    the group of several processes stays for the next call. Raises UserError when the launcher asked
-    for more processes than came together: each would train alone.
+    the group of several processes stays for the next call. Raises UserError when processes or
+    devices are not those that the launcher and the settings ask for.
     """
     with (
         environment_unchanged(),
@@ -38,9 +39,12 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
         warnings.catch_warnings(),
         quieted("DeepSpeed"),
         _accelerate_unchanged(),
+        _changing_bits_named(),
     ):
         # torch 2.14 has a new name for broadcast_buffers that Accelerate does not know yet.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        _limit_threads()
+        _choose_algorithms(settings)
         group_is_the_callers = distributed.is_initialized()
         accelerator = _make_accelerator(settings)
 
@@ -82,20 +86,58 @@ def _accelerate_unchanged() -> Iterator[None]:
             state.update(kept)
 
 
+@contextmanager
+def _changing_bits_named() -> Iterator[None]:
+    """Raise UserError where torch has no algorithm that gives the same bits each time."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_deterministic_algorithms" not in str(error):
+            raise
+        reason = str(error).partition(".")[0]
+        raise UserError(
+            f"train.deterministic = true: {reason}. Choose another model.backbone, or "
+            "train.deterministic=false"
+        ) from error
+
+
+def _limit_threads() -> None:
+    """Let torch use the cores of this process alone, unless the user has set a number."""
+    if {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ):
+        return
+    threads = min(torch.get_num_threads(), usable_cpus())
+    torch.set_num_threads(threads)
+    # Otherwise Accelerate counts the cores of the whole machine.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _choose_algorithms(settings: config.Train | None) -> None:
+    """Let a GPU try which convolutions are fastest, or choose those that give the same bits.
+
+    What was tried first may be chosen or not, so evaluation, which shall give the same scores each
+    time, does not try.
+    """
+    deterministic = settings is not None and settings.train.deterministic
+    torch.backends.cudnn.benchmark = settings is not None and not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True)
+
+
 def _make_accelerator(settings: config.Train | None) -> Accelerator:
-    has_gpu = torch.accelerator.is_available()
+    has_gpu = devices.has_gpu()
     uses_deepspeed = settings is not None and deepspeed.is_used()
     loop = settings.train if settings else config.Loop()
-    if loop.precision == "fp16" and not has_gpu:
-        raise UserError(
-            "train.precision = fp16: needs a GPU, and this machine shows none; choose bf16 or no"
-        )
+    devices.check_launcher(settings.train if settings else None)
+    if not has_gpu:
+        devices.check_cpu(loop.precision, uses_deepspeed)
 
     project = None
     trackers: list[str] = []
     if settings:
         trackers = list(loop.trackers)
-        _check_trackers(trackers)
+        check_trackers(trackers)
         project = ProjectConfiguration(settings.run, logging_dir=settings.run / TENSORBOARD)
 
     plugin = None
@@ -108,13 +150,14 @@ def _make_accelerator(settings: config.Train | None) -> Accelerator:
     return Accelerator(
         cpu=not has_gpu and not uses_deepspeed,
         mixed_precision="no" if uses_deepspeed else loop.precision,
+        dynamo_backend="no",  # train.compile does it
         deepspeed_plugin=plugin,
         log_with=trackers or None,
         project_config=project,
         kwargs_handlers=[
             # Each rank keeps its own BatchNorm statistics while it trains; they are averaged before
-            # they are used.
-            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # they are used. Gradients are added up where they lie, without a second copy.
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
             InitProcessGroupKwargs(
                 backend=backend, timeout=timedelta(minutes=loop.timeout_minutes)
             ),
@@ -122,7 +165,8 @@ def _make_accelerator(settings: config.Train | None) -> Accelerator:
     )
 
 
-def _check_trackers(wanted: list[str]) -> None:
+def check_trackers(wanted: list[str]) -> None:
+    """Raise UserError unless all trackers are known and installed."""
     available = [str(tracker) for tracker in get_available_trackers()]
     missing = [tracker for tracker in wanted if tracker not in available]
     if missing:
@@ -133,7 +177,7 @@ def _check_trackers(wanted: list[str]) -> None:
 
 
 def check_world(accelerator: Accelerator, settings: config.Train | None = None) -> None:
-    """Raise UserError unless the launcher's processes, and DeepSpeed where asked for, are there."""
+    """Raise UserError unless processes, GPUs, and DeepSpeed where asked for, are there."""
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         raise UserError(
@@ -141,6 +185,8 @@ def check_world(accelerator: Accelerator, settings: config.Train | None = None) 
             "together: they would each train alone. Set ACCELERATE_USE_CPU=true to train on the "
             "CPU, or check that every process sees a GPU"
         )
+    devices.check_gpus(accelerator, settings.train.precision if settings else "no")
+
     wants_deepspeed = settings is not None and deepspeed.is_used()
     if wants_deepspeed and accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise UserError(

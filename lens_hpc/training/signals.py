@@ -25,6 +25,9 @@ SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 # leaves before.
 SECONDS_TO_ANSWER = 20.0
 SECONDS_BEFORE_JOB_END = 120.0
+UNTOLD = (
+    "where each rank was cannot be told: the first one, which keeps the record, is gone or stopped"
+)
 
 
 class StopRequest:
@@ -148,15 +151,21 @@ class Agreement:
         if not self._group:
             return ""
 
+        # The store is the first process's: if that one is stopped, the call waits without end, and
+        # this process would be deaf to signals.
+        described: list[str] = []
+        asking = threading.Thread(target=lambda: described.append(self._describe()), daemon=True)
+        asking.start()
+        asking.join(SECONDS_TO_ANSWER)
+        return described[0] if described else UNTOLD
+
+    def _describe(self) -> str:
         sightings = []
         for rank in range(self.world_size):
             try:
                 record = self._store.get(_store_key(rank)).decode()
-            except RuntimeError:  # the store is the first process's
-                return (
-                    "where each rank was cannot be told: "
-                    "the first one, which keeps the record, is gone"
-                )
+            except RuntimeError:
+                return UNTOLD
             seen_at, where = record.split(" ", 1)
             sightings.append((time.time() - float(seen_at), rank, where))
 

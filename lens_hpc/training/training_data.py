@@ -17,6 +17,7 @@ from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.verdict import read_audit
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
+from lens_hpc.training.long_wait import waited_for
 
 TRAIN, VALIDATION = "train", "val"
 SPLITS = (TRAIN, VALIDATION)
@@ -55,10 +56,11 @@ def open_splits(
         shards = [shard for name in SPLITS for shard in manifest.splits[name].shards]
         verify_shards(dataset, [shard for shard in shards if shard.file not in staged], accelerator)
 
-    return TrainingSplits(
-        train=Split(dataset, TRAIN, staged, manifest),
-        validation=Split(dataset, VALIDATION, staged, manifest),
-    )
+    with waited_for(accelerator, f"opening {dataset}"):
+        return TrainingSplits(
+            train=Split(dataset, TRAIN, staged, manifest),
+            validation=Split(dataset, VALIDATION, staged, manifest),
+        )
 
 
 def warn_of_leaks(dataset: Path) -> None:
@@ -109,9 +111,9 @@ def stage_shards(
         needed += staging.shards_needed(manifest, name, first - margin, last + margin)
 
     target = staging.staging_folder(manifest, folder)
-    if accelerator.is_local_main_process:
-        staging.copy_shards(dataset, needed, target)
-    accelerator.wait_for_everyone()
+    with waited_for(accelerator, "data.stage_to") as tell:
+        if accelerator.is_local_main_process:
+            staging.copy_shards(dataset, needed, target, tell)
     return staging.staged_copies(needed, target)
 
 
@@ -130,7 +132,12 @@ def verify_shards(dataset: Path, shards: Sequence[ShardRecord], accelerator: Acc
     """
     rank = accelerator.process_index
     own_share = shards[rank :: accelerator.num_processes]
-    damages = [find_damage(dataset, shard) for shard in own_share]
+    damages = []
+    with waited_for(accelerator, "data.verify") as tell:
+        for number, shard in enumerate(own_share, start=1):
+            damages.append(find_damage(dataset, shard))
+            tell(staging.progress_text(own_share[:number], own_share))
+
     problems = sorted(gather_object([damage for damage in damages if damage]))
     if problems:
         listed = "\n  ".join(problems)

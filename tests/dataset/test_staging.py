@@ -1,4 +1,8 @@
+import errno
+import fcntl
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +23,7 @@ def parts(dataset: Path) -> tuple[Split, list[ShardRecord]]:
 def test_copies_are_read_instead_of_the_originals(many_shards: Path, tmp_path: Path) -> None:
     split, records = parts(many_shards)
     folder = staging.staging_folder(split.manifest, tmp_path / "near")
-    staging.copy_shards(many_shards, records[:5], folder)
+    staging.copy_shards(many_shards, records[:5], folder, print)
     near = Split(many_shards, "train", staging.staged_copies(records, folder))
     assert [file.is_relative_to(folder) for file in near.files] == [True] * 5 + [False] * (
         len(records) - 5
@@ -31,13 +35,54 @@ def test_copies_are_read_instead_of_the_originals(many_shards: Path, tmp_path: P
 def test_staging_goes_on_from_a_half_copied_state(many_shards: Path, tmp_path: Path) -> None:
     _, records = parts(many_shards)
     folder = tmp_path / "near"
-    staging.copy_shards(many_shards, records[:2], folder)
+    staging.copy_shards(many_shards, records[:2], folder, print)
     (folder / (records[2].file + ".partial")).write_bytes(b"half")
     times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.h5")}
-    staging.copy_shards(many_shards, records, folder)
+    staging.copy_shards(many_shards, records, folder, print)
     assert {file: file.stat().st_mtime_ns for file in times} == times
     assert len(staging.staged_copies(records, folder)) == len(records)
     assert not list(folder.rglob("*.partial"))
+
+
+def test_it_is_told_how_far_staging_is(many_shards: Path, tmp_path: Path) -> None:
+    _, records = parts(many_shards)
+    told: list[str] = []
+    staging.copy_shards(many_shards, records, tmp_path / "near", told.append)
+    assert [text.split(" shards")[0] for text in told] == [
+        f"{number} of {len(records)}" for number in range(1, len(records) + 1)
+    ]
+    assert told[-1].endswith(f" of {sum(record.bytes for record in records) / 1e9:.1f} GB")
+
+
+def test_it_is_told_that_another_job_stages_the_same(many_shards: Path, tmp_path: Path) -> None:
+    _, records = parts(many_shards)
+    folder = tmp_path / "near"
+    folder.mkdir()
+    told: list[str] = []
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = threading.Timer(0.5, fcntl.flock, (lock, fcntl.LOCK_UN))
+        other.start()
+        staging.copy_shards(many_shards, records[:1], folder, told.append)
+        other.join()
+    assert told[0] == "another job on this node copies the same shards"
+
+
+def test_after_a_failure_no_other_copy_is_begun(
+    many_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, records = parts(many_shards)
+    begun: list[str] = []
+
+    def fail(_: Path, record: ShardRecord, __: Path) -> None:
+        begun.append(record.file)
+        time.sleep(0.1)
+        raise OSError(errno.EIO, "bad disk")
+
+    monkeypatch.setattr(staging, "_copy", fail)
+    with pytest.raises(OSError, match="bad disk"):
+        staging.copy_shards(many_shards, records, tmp_path / "near", print)
+    assert len(begun) <= 2 * staging.COPIES_AT_ONCE < len(records)
 
 
 def test_a_damaged_shard_is_not_staged(many_shards: Path, tmp_path: Path) -> None:
@@ -51,7 +96,7 @@ def test_a_damaged_shard_is_not_staged(many_shards: Path, tmp_path: Path) -> Non
     with pytest.raises(
         UserError, match=r"shard-00003\.h5: is damaged: its checksum is not the manifest's"
     ):
-        staging.copy_shards(dataset, records, tmp_path / "near")
+        staging.copy_shards(dataset, records, tmp_path / "near", print)
     assert records[3].file not in staging.staged_copies(records, tmp_path / "near")
 
 
@@ -68,7 +113,7 @@ def test_what_does_not_fit_stays_where_it_is(
     _, records = parts(many_shards)
     room = staging.KEPT_FREE_BYTES + records[0].bytes + records[1].bytes + 5
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(room))
-    staging.copy_shards(many_shards, records, tmp_path / "near")
+    staging.copy_shards(many_shards, records, tmp_path / "near", print)
     assert list(staging.staged_copies(records, tmp_path / "near")) == [
         records[0].file,
         records[1].file,

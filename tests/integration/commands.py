@@ -25,11 +25,7 @@ def lens_hpc(
         "--main_process_port", "0",
     ]  # fmt: skip
     command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
-    environment = (
-        os.environ
-        | {"OMP_NUM_THREADS": "1"}
-        | ({"ACCELERATE_USE_CPU": "true"} if program == PROGRAM else {})
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(
         command,
         env=environment,

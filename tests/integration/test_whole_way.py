@@ -270,7 +270,11 @@ def test_a_batch_that_the_processes_cannot_share_is_one_message(workplace: Path)
 
 
 BLIND = """
-import sys
+import os, sys
+
+del os.environ["ACCELERATE_USE_CPU"]
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 from lens_hpc.cli import main
 from lens_hpc.training import accelerator
 

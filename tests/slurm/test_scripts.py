@@ -33,3 +33,8 @@ def test_a_site_with_64_cpus_and_8_gpus_a_node_takes_them_as_they_are(
 def test_they_are_short() -> None:
     for job in JOBS:
         assert len(job.read_text().splitlines()) < 40
+
+
+def test_torchs_own_way_with_a_hang_of_nccl_is_kept() -> None:
+    """Its default ends the process after the time-out; 1 would leave more to clean up."""
+    assert not any("ASYNC_ERROR_HANDLING" in script.read_text() for script in SHELL)

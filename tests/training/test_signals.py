@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -128,3 +130,17 @@ def test_a_sigterm_that_nobody_looked_at_ends_nothing_later(
         time.sleep(0.5)
         os._exit(SAVED)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == SAVED
+
+
+def test_a_first_process_that_is_stopped_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the record of where each was, and never answers."""
+    monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
+    alone: Any = SimpleNamespace(process_index=0, num_processes=1)
+    agreement = signals.Agreement(alone, 1.0)
+    assert agreement.last_seen() == ""
+
+    agreement._group = object()
+    agreement._store = SimpleNamespace(get=lambda _: threading.Event().wait(20))
+    began = time.monotonic()
+    assert "the first one, which keeps the record, is gone or stopped" in agreement.last_seen()
+    assert time.monotonic() - began < 10

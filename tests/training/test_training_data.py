@@ -1,4 +1,6 @@
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +63,12 @@ def test_every_byte_is_read_only_if_asked_for(dataset: Path) -> None:
     assert all(str(file) in str(error.value) for file in files)
 
 
+@contextmanager
+def without_others(_: Any, __: str) -> Iterator[Callable[[str], None]]:
+    """Stand in for `waited_for` where there is no second process."""
+    yield print
+
+
 def test_each_process_verifies_its_share(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(
@@ -68,6 +76,7 @@ def test_each_process_verifies_its_share(dataset: Path, monkeypatch: pytest.Monk
         lambda folder, shard: read.append(shard.file) or "",
     )
     monkeypatch.setattr("lens_hpc.training.training_data.gather_object", lambda found: found)
+    monkeypatch.setattr("lens_hpc.training.training_data.waited_for", without_others)
     splits = read_manifest(dataset).splits
     shards = [shard for record in splits.values() for shard in record.shards]
     for rank in (0, 1):
@@ -88,6 +97,7 @@ def test_a_node_stages_about_its_share_of_the_training(
     """Two nodes of one process each; there is no split for validation here."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setattr("lens_hpc.training.training_data.SPLITS", ("train",))
+    monkeypatch.setattr("lens_hpc.training.training_data.waited_for", without_others)
     manifest = read_manifest(many_shards)
     staged = []
     for rank in (0, 1):
@@ -96,7 +106,6 @@ def test_a_node_stages_about_its_share_of_the_training(
             local_process_index=0,
             num_processes=2,
             is_local_main_process=True,
-            wait_for_everyone=lambda: None,
         )
         folder = tmp_path / str(rank)
         staged.append(set(stage_shards(many_shards, manifest, folder, 1024, node)))
