@@ -3,14 +3,14 @@
 Shapes: B batch, C bands, H height, W width, K side of a kernel.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional
+
+from lens_hpc.loading.advanced_blur import LARGEST_SIZE
 
 
 class FlipsAndBlurs(NamedTuple):
@@ -24,6 +24,15 @@ class FlipsAndBlurs(NamedTuple):
     """(B,) bool: whether it is blurred, after the flips."""
     kernels: np.ndarray
     """(cutouts that are blurred, K, K) float32, in their order."""
+
+
+class Turns(NamedTuple):
+    """How each cutout of a batch is rotated and moved, after flips and blur."""
+
+    quarters: np.ndarray
+    """(B,) int: quarter turns, 0 to 3, as those of torch.rot90; odd ones if cutouts are square."""
+    shifts: np.ndarray
+    """(B, 2) int: pixels down and to the right, after the turn. What comes in is mirrored."""
 
 
 def flip_and_blur_on_cpu(images: torch.Tensor, chosen: FlipsAndBlurs) -> None:
@@ -44,67 +53,80 @@ def flip_and_blur_on_cpu(images: torch.Tensor, chosen: FlipsAndBlurs) -> None:
                 cv2.filter2D(band, -1, kernel, band)
 
 
-def flip_and_blur_on_gpu(images: torch.Tensor, chosen: FlipsAndBlurs) -> None:
-    """Flip and blur (B, C, H, W) in place by torch, a batch at a time."""
-    kernels = torch.from_numpy(chosen.kernels)
-    replace_some(images, chosen.horizontal, partial(torch.flip, dims=(3,)))
-    replace_some(images, chosen.vertical, partial(torch.flip, dims=(2,)))
-    replace_some(images, chosen.blurred, partial(convolve, kernels=kernels))
+def source_pixels(
+    height: int, width: int, turns: Turns, flips: FlipsAndBlurs | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where each pixel comes from, for `move_pixels`: (B, 1, H, 1) and (B, 1, 1, W) int64.
 
-
-def replace_some(
-    images: torch.Tensor, which: np.ndarray, operation: Callable[[torch.Tensor], torch.Tensor]
-) -> None:
-    """Apply an operation to those of (B, C, H, W) where `which` (B,) is true, in place.
-
-    The operation takes a batch of cutouts and returns one of the same shape.
+    The pixel that comes to (y, x) is in all bands number `down[y] + across[x]` of the cutout, its
+    rows one after another: flips, turns and shifts together are one gather.
     """
-    if not which.any():
-        return
+    # Positions in the turned cutout, and whether rows and columns of the cutout run backwards.
+    y = _mirror(np.arange(height) - turns.shifts[:, :1], height)
+    x = _mirror(np.arange(width) - turns.shifts[:, 1:], width)
+    quarters = turns.quarters
+    backward_rows = quarters >= 2
+    backward_columns = (quarters == 1) | (quarters == 2)
+    if flips:
+        backward_rows = backward_rows ^ flips.vertical
+        backward_columns = backward_columns ^ flips.horizontal
 
-    indices = torch.from_numpy(np.flatnonzero(which)).to(images.device)
-    results = operation(images.index_select(0, indices))
-    images.index_copy_(0, indices, results)
+    # With an odd number of turns, y runs along the columns of the cutout and x along its rows.
+    is_odd = (quarters % 2 == 1)[:, None]
+    down = np.where(
+        is_odd, _reverse(y, backward_columns, width), width * _reverse(y, backward_rows, height)
+    )
+    across = np.where(
+        is_odd, width * _reverse(x, backward_rows, height), _reverse(x, backward_columns, width)
+    )
+    return torch.from_numpy(down)[:, None, :, None], torch.from_numpy(across)[:, None, None, :]
+
+
+def move_pixels(images: torch.Tensor, down: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+    """Return (B, C, H, W) whose pixels come from where `source_pixels` says."""
+    bands = images.shape[1]
+    sources = (down + across).expand(-1, bands, -1, -1).flatten(2)
+    return images.flatten(2).gather(2, sources).view_as(images)
+
+
+def kernels_before_flips(chosen: FlipsAndBlurs, bands: int) -> torch.Tensor:
+    """Return kernels for `convolve` (B, bands, K, K), which blur before the flips instead of after.
+
+    That takes a kernel that is flipped itself. One of a cutout that is not blurred changes nothing.
+    """
+    size = LARGEST_SIZE
+    kernels = np.zeros((len(chosen.blurred), size, size), dtype=np.float32)
+    kernels[:, size // 2, size // 2] = 1
+    kernels[chosen.blurred] = chosen.kernels
+
+    horizontal, vertical = chosen.horizontal, chosen.vertical
+    kernels[horizontal] = kernels[horizontal, :, ::-1]
+    kernels[vertical] = kernels[vertical, ::-1]
+    return torch.from_numpy(np.repeat(kernels[:, None], bands, axis=1))
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Return each of (B, C, H, W) convolved with its own kernel (B, K, K).
+    """Return each of (B, C, H, W) convolved with its own kernels (B, C, K, K).
 
     The borders are mirrored as OpenCV does by default (reflect 101: the edge itself only once).
     """
-    batch, bands, _, _ = images.shape
-    half = kernels.shape[1] // 2
+    size = kernels.shape[-1]
+    half = size // 2
     padded = functional.pad(images, (half, half, half, half), mode="reflect")
 
     # One call for all: each band of each cutout is a channel of one sample, and a group for itself.
-    channels = batch * bands
-    one_sample = padded.view(1, channels, *padded.shape[2:])
-    weights = kernels.to(images).repeat_interleave(bands, dim=0)[:, None]
-    results = functional.conv2d(one_sample, weights, groups=channels)
+    one_sample = padded.view(1, -1, *padded.shape[2:])
+    weights = kernels.view(-1, 1, size, size)
+    results = functional.conv2d(one_sample, weights, groups=len(weights))
     return results.view_as(images)
 
 
-def shift_images(images: torch.Tensor, shifts: torch.Tensor) -> None:
-    """Move (B, C, H, W) by whole pixels (B, 2), down and to the right, in place.
-
-    What comes in at a border is the mirrored cutout.
-    """
-    batch, bands, height, width = images.shape
-    device = images.device
-
-    # Where each row and column of a cutout comes from, (B, H) and (B, W).
-    rows = torch.arange(height, device=device) - shifts[:, :1]
-    columns = torch.arange(width, device=device) - shifts[:, 1:]
-    rows = _mirror(rows, height)[:, None, :, None]
-    columns = _mirror(columns, width)[:, None, None, :]
-
-    samples = torch.arange(batch, device=device)[:, None, None, None]
-    channels = torch.arange(bands, device=device)[None, :, None, None]
-    images.copy_(images[samples, channels, rows, columns])
-
-
-def _mirror(positions: torch.Tensor, size: int) -> torch.Tensor:
+def _mirror(positions: np.ndarray, size: int) -> np.ndarray:
     """Reflect positions beyond either end of an axis of this size back into it."""
     last = size - 1
-    positions = positions.abs()
-    return torch.where(positions > last, 2 * last - positions, positions)
+    return last - abs(last - abs(positions))
+
+
+def _reverse(positions: np.ndarray, which: np.ndarray, size: int) -> np.ndarray:
+    """Count positions (B, n) on an axis from its other end where `which` (B,) is true."""
+    return np.where(which[:, None], size - 1 - positions, positions)

@@ -9,8 +9,10 @@ for. Workers are threads, which share the map of the shards, as long as all work
 batches. What is Python code for each cutout (albumentations) or holds h5py's lock (compressed
 shards) gets processes instead, and buffers in shared memory.
 
-On the CPU workers do everything. For a GPU they only read: stored pixels are copied from pinned
-memory on a stream of their own, and normalised and augmented there.
+For a CPU workers do everything, and for other devices, too. For a CUDA GPU they only read and draw
+all random numbers, into pinned memory; what comes then is in gpu_batches.py.
+
+The draws themselves are made ahead by one more thread: to sort a large step takes milliseconds.
 """
 
 import time
@@ -20,7 +22,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -28,12 +30,17 @@ import torch
 
 from lens_hpc.dataset.mapping import name_cut_shards
 from lens_hpc.dataset.split import Split
+from lens_hpc.loading.ahead import made_ahead
+from lens_hpc.loading.gpu_batches import GpuBatches
+from lens_hpc.loading.memory import PackedTensors, memory_pinned
 from lens_hpc.loading.native_threads import opencv_without_threads, torch_threads_kept
 from lens_hpc.loading.order import Share
 from lens_hpc.loading.samples import Samples
 from lens_hpc.workers import make_pool, signals_blocked
 
 SHOWN_IN_MESSAGES = 5
+SHARES_AHEAD = 16
+"""Micro-batches whose draws are made ahead, so that a step may take long to sort."""
 
 
 class Batch(NamedTuple):
@@ -50,28 +57,15 @@ class Batch(NamedTuple):
     draws: np.ndarray
     """(B,) int64: which samples these are (order.py)."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device, copied asynchronously where it is pinned."""
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.features.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.weights.to(device, non_blocking=True),
-            self.draws,
-        )
-
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory for one batch, of the largest size."""
+    """Memory on the CPU for one batch, of the largest size."""
 
     images: torch.Tensor
-    features: torch.Tensor
-    labels: torch.Tensor
-
-    def first(self, count: int) -> "Buffer":
-        """Return a view of the first samples."""
-        return Buffer(self.images[:count], self.features[:count], self.labels[:count])
+    """(B, bands, height, width): float32 where workers normalise, else as they are stored."""
+    rest: PackedTensors
+    """Features, labels and weights as in a Batch, and what augmentation has drawn ahead."""
 
 
 class Filler:
@@ -91,25 +85,31 @@ class Filler:
         rows = share.draws % len(split)
         try:
             split.prefetch(share.ahead % len(split))
-            self._fill(self.buffers[slot].first(len(rows)), rows, epoch, share.draws)
+            self._fill(self.buffers[slot], rows, epoch, share)
         except Exception as error:
             error.add_note(f"while loading {describe_rows(split, rows)}")
             raise
 
-    def _fill(self, buffer: Buffer, rows: np.ndarray, epoch: int, draws: np.ndarray) -> None:
-        images = buffer.images
+    def _fill(self, buffer: Buffer, rows: np.ndarray, epoch: int, share: Share) -> None:
+        images = buffer.images[: len(rows)]
         stored = images
         stored_dtype = self.samples.stored_dtype
         if images.dtype != stored_dtype:
             stored = torch.empty(images.shape, dtype=stored_dtype)
 
+        rest = buffer.rest.first(len(rows))
         self.samples.read_images(rows, stored)
-        self.samples.read_rest(rows, buffer.features, buffer.labels)
+        self.samples.read_rest(rows, rest["features"], rest["labels"])
+        rest["weights"].copy_(torch.from_numpy(share.weights))
 
-        if self.prepares:
-            if stored is not images:
-                images.copy_(stored)
-            self.samples.prepare(images, epoch, draws)
+        if not self.prepares:
+            for name, drawn in self.samples.draw(epoch, share.draws).items():
+                rest[name].copy_(drawn)
+            return
+
+        if stored is not images:
+            images.copy_(stored)
+        self.samples.prepare(images, epoch, share.draws)
 
 
 def describe_rows(split: Split, rows: np.ndarray) -> str:
@@ -152,17 +152,22 @@ class Loader:
         self.device = device
         self.waited = 0.0
 
-        # Two batches for each worker, one being made and one ready, and one that the caller has.
+        # Only a CUDA GPU prepares batches itself.
+        on_gpu = device.type == "cuda"
+        prepares = not on_gpu or samples.need_processes
         in_processes = workers > 0 and samples.need_processes
-        prepares = device.type == "cpu" or samples.need_processes
-        self.buffers = [
-            self._make_buffer(prepares, shared=in_processes) for _ in range(2 * workers + 1)
-        ]
+
+        # Two batches for each worker, one being made and one ready, and one that the caller has. A
+        # GPU may still be copying that: it is left alone until the next one has been brought there.
+        self._left_alone = 1 if on_gpu else 0
+        count = 2 * workers + 1 + self._left_alone
+        self.buffers = self._make_buffers(count, prepares, shared=in_processes)
         self.fill = Filler(samples, self.buffers, prepares)
 
-        self._stream: Any = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._gpu: GpuBatches | None = None
+        if on_gpu:
+            first = self.buffers[0]
+            self._gpu = GpuBatches(samples, first.images, first.rest, device)
         self._copied: dict[int, torch.cuda.Event] = {}
 
         # After this nothing may fail before the caller can close the loader.
@@ -179,14 +184,14 @@ class Loader:
 
     def __call__(self, epoch: int, shares: Iterable[Share]) -> Iterator[Batch]:
         """Yield the batches of these shares, in their order."""
-        shares = iter(shares)
+        ahead = made_ahead(shares, SHARES_AHEAD)
         free = deque(range(len(self.buffers)))
         pending = deque[_Pending]()
         try:
             while True:
                 began = time.monotonic()
-                while free:
-                    share = next(shares, None)
+                while len(free) > self._left_alone:
+                    share = next(ahead, None)
                     if share is None:
                         break
                     slot = free.popleft()
@@ -203,6 +208,8 @@ class Loader:
                 yield batch
                 free.append(done.slot)
         finally:
+            ahead.close()
+
             # Wait for workers that are running: they write into buffers that others may use then.
             for left in pending:
                 if left.future and not left.future.cancel():
@@ -212,22 +219,31 @@ class Loader:
         """End the workers; a second call does nothing."""
         self._open.close()
 
-    def _make_buffer(self, prepares: bool, shared: bool) -> Buffer:
+    def _make_buffers(self, count: int, prepares: bool, shared: bool) -> list[Buffer]:
         split = self.samples.split
-        image_dtype = torch.float32 if prepares else self.samples.stored_dtype
         pinned = self.device.type == "cuda" and not shared
+        image_dtype = torch.float32 if prepares else self.samples.stored_dtype
+        image_shape = (self.batch_size, *split.shape("images"))
 
-        def allocate(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-            tensor = torch.empty(self.batch_size, *shape, dtype=dtype, pin_memory=pinned)
+        rest = {
+            "features": torch.empty(self.batch_size, *split.shape("features")),
+            "labels": torch.empty(self.batch_size),
+            "weights": torch.empty(self.batch_size),
+        }
+        if not prepares:
+            drawn = self.samples.draw(0, np.arange(self.batch_size))
+            assert not rest.keys() & drawn.keys(), "augmentation draws under the batch's own names"
+            rest |= drawn
+
+        buffers = []
+        for _ in range(count):
+            images = torch.empty(image_shape, dtype=image_dtype, pin_memory=pinned)
+            buffer = Buffer(images, PackedTensors(rest, pinned=pinned))
             if shared:
-                tensor.share_memory_()  # type: ignore[no-untyped-call]
-            return tensor
-
-        return Buffer(
-            images=allocate(split.shape("images"), image_dtype),
-            features=allocate(split.shape("features"), torch.float32),
-            labels=allocate((), torch.float32),
-        )
+                images.share_memory_()  # type: ignore[no-untyped-call]
+                buffer.rest.whole.share_memory_()  # type: ignore[no-untyped-call]
+            buffers.append(buffer)
+        return buffers
 
     def _start_workers(self, workers: int, in_processes: bool) -> Executor | None:
         """Make the pool, and note in `_open` what closing must undo, the pool's end being first."""
@@ -238,6 +254,8 @@ class Loader:
 
         pool: Executor
         if in_processes:
+            if self._gpu:
+                self._pin_shared_memory()
             pool = make_pool(workers, "spawn", _start_worker, self.fill)
         else:
             self._open.enter_context(torch_threads_kept())
@@ -245,20 +263,37 @@ class Loader:
         self._open.callback(pool.shutdown, cancel_futures=True)
         return pool
 
+    def _pin_shared_memory(self) -> None:
+        """Pin all buffers until the loader is closed."""
+        for buffer in self.buffers:
+            self._open.enter_context(memory_pinned(buffer.images))
+            self._open.enter_context(memory_pinned(buffer.rest.whole))
+
+        # No copy may still be going on when they are pinned no longer.
+        for slot in range(len(self.buffers)):
+            self._open.callback(self._wait_until_copied, slot)
+
     def _submit(self, slot: int, epoch: int, share: Share) -> Future[None] | None:
         """Have a buffer filled by a worker, or at once where there is none."""
-        if slot in self._copied:
-            self._copied.pop(slot).synchronize()
-
         if self._pool is None:
-            self.fill(slot, epoch, share)
+            self._fill_once_copied(slot, epoch, share)
             return None
         if isinstance(self._pool, ThreadPoolExecutor):
-            return self._pool.submit(self.fill, slot, epoch, share)
+            return self._pool.submit(self._fill_once_copied, slot, epoch, share)
 
         # A process may be started by this call.
+        self._wait_until_copied(slot)
         with signals_blocked(), self._killed_worker_named(share):
             return self._pool.submit(_fill_in_worker, slot, epoch, share)
+
+    def _fill_once_copied(self, slot: int, epoch: int, share: Share) -> None:
+        self._wait_until_copied(slot)
+        self.fill(slot, epoch, share)
+
+    def _wait_until_copied(self, slot: int) -> None:
+        """Wait until the GPU needs the contents of a buffer no more."""
+        if slot in self._copied:
+            self._copied.pop(slot).synchronize()
 
     def _wait(self, pending: _Pending) -> None:
         with self._killed_worker_named(pending.share):
@@ -283,27 +318,17 @@ class Loader:
 
     def _deliver(self, slot: int, epoch: int, share: Share) -> Batch:
         """Return the batch that a buffer holds, on the device."""
-        buffer = self.buffers[slot].first(len(share.draws))
-        weights = torch.from_numpy(share.weights)
-        batch = Batch(buffer.images, buffer.features, buffer.labels, weights, share.draws)
-        if self._stream is None:
-            return batch.to(self.device)
-
-        with torch.cuda.stream(self._stream):
-            batch = batch.to(self.device)
-
-            # The buffer is free again when this event has happened.
-            self._copied[slot] = self._stream.record_event()
-            if not self.fill.prepares:
-                batch = batch._replace(images=batch.images.float())
-                self.samples.prepare(batch.images, epoch, share.draws)
-
-        # The caller's stream waits for ours, and memory that it still uses is not given to another.
-        callers_stream = torch.cuda.current_stream(self.device)
-        callers_stream.wait_stream(self._stream)
-        for tensor in (batch.images, batch.features, batch.labels, batch.weights):
-            tensor.record_stream(callers_stream)
-        return batch
+        buffer = self.buffers[slot]
+        draws = share.draws
+        if self._gpu:
+            prepared = self.fill.prepares
+            batch = self._gpu.bring(buffer.images, buffer.rest, epoch, draws, prepared)
+            images, rest, self._copied[slot] = batch
+        else:
+            images = buffer.images[: len(draws)].to(self.device)
+            tensors = buffer.rest.first(len(draws))
+            rest = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        return Batch(images, rest["features"], rest["labels"], rest["weights"], draws)
 
 
 # ---- in a worker process ----

@@ -5,6 +5,7 @@ dataset that is scored.
 """
 
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -107,6 +108,24 @@ class Samples:
         if self.augmentation:
             self.augmentation(images, epoch, draws)
 
+    def draw(self, epoch: int, draws: np.ndarray) -> dict[str, torch.Tensor]:
+        """Draw ahead on the CPU what `prepare_drawn` needs: tensors (B, ...) by name."""
+        if self.augmentation is None or not self.augmentation.draws_ahead:
+            return {}
+        return self.augmentation.draw(epoch, draws, self.split.shape("images"))
+
+    def prepare_drawn(
+        self, images: torch.Tensor, drawn: Mapping[str, torch.Tensor], epoch: int, draws: np.ndarray
+    ) -> None:
+        """Normalise and augment float32 cutouts in place, with what was drawn ahead for them."""
+        self.normalise(images)
+        if self.augmentation is None:
+            return
+        if self.augmentation.draws_ahead:
+            self.augmentation.apply(images, drawn)
+        else:
+            self.augmentation(images, epoch, draws)
+
 
 def normalise_images(images: torch.Tensor, maximum: float | None) -> None:
     """Divide cutouts (B, bands, height, width) by `maximum`, or each by its own where that is None.
@@ -116,7 +135,7 @@ def normalise_images(images: torch.Tensor, maximum: float | None) -> None:
     positive, the pixels stay as they are.
     """
     if maximum is None:
-        brightest = images.flatten(1).amax(1)[:, None, None, None]
+        brightest = images.amax((1, 2, 3), keepdim=True)
         images /= torch.where(brightest > 0, brightest, 1)
     elif maximum > 0:
         images /= maximum

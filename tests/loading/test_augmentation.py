@@ -1,3 +1,4 @@
+import itertools
 import os
 import pickle
 import subprocess
@@ -11,6 +12,8 @@ import torch
 from lens_hpc.config import Augment
 from lens_hpc.errors import UserError
 from lens_hpc.loading.augmentation import ENGINES, make_augmentation
+from lens_hpc.loading.augmentation_base import Augmentation
+from lens_hpc.loading.torch_augmentation import TorchAugmentation
 
 OFF = {"hflip": 0.0, "vflip": 0.0, "blur": 0.0}
 EXTRAS = {"rotate90": 0.5, "shift": 3, "noise": 0.1}
@@ -133,6 +136,62 @@ def test_what_does_not_fit_the_cutout_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             make_augmentation(settings, 0).check(height, 9)
+
+
+# ---- drawn ahead, for a GPU ----
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize(("flips", "blur"), list(itertools.product((0.0, 0.5), (0.0, 0.5, 1.0))))
+def test_what_is_drawn_ahead_changes_a_batch_as_a_call_does(
+    bands: int, flips: float, blur: float
+) -> None:
+    rng = np.random.default_rng(0)
+    for rotate90, shift, noise in itertools.product((0.0, 0.5), (0, 3, 15), (0.0, 0.1)):
+        settings = Augment(
+            engine="torch",
+            hflip=flips,
+            vflip=flips,
+            blur=blur,
+            rotate90=rotate90,
+            shift=shift,
+            noise=noise,
+        )
+        augmentation = make_augmentation(settings, 3)
+        for draws in (np.arange(30), np.array([2**40])):
+            images = rng.random((len(draws), bands, 16, 16), dtype=np.float32)
+            called = torch.from_numpy(images.copy())
+            augmentation(called, 2, draws)
+            applied = torch.from_numpy(images)
+            augmentation.apply(applied, augmentation.draw(2, draws, (bands, 16, 16)))
+            torch.testing.assert_close(applied, called, rtol=0, atol=1e-6)
+
+
+def test_all_that_is_drawn_ahead_has_a_shape_that_settings_and_batch_size_decide() -> None:
+    augmentation = make_augmentation(Augment(engine="torch", **EXTRAS), 0)
+    found = [augmentation.draw(epoch, np.arange(9) + epoch, (3, 8, 8)) for epoch in range(5)]
+    shapes = [{name: (one.shape, one.dtype) for name, one in drawn.items()} for drawn in found]
+    assert all(each == shapes[0] for each in shapes)
+    assert {shape[0] for shape, _ in shapes[0].values()} == {9}
+
+
+def test_who_draws_ahead_is_told_by_what_a_class_writes() -> None:
+    def nothing(*_: object) -> None: ...
+
+    draws = type("Draws", (TorchAugmentation,), {"apply": nothing})
+    kinds = {
+        Augmentation: False,
+        TorchAugmentation: True,
+        ENGINES["albumentations"]: False,
+        type("Checks", (TorchAugmentation,), {"check": nothing}): True,
+        type("OnlyDraws", (TorchAugmentation,), {"draw": nothing}): True,
+        type("Calls", (TorchAugmentation,), {"__call__": nothing}): False,
+        type("Flips", (TorchAugmentation,), {"flip_and_blur": nothing}): False,
+        draws: True,
+        type("Both", (TorchAugmentation,), {"__call__": nothing, "apply": nothing}): True,
+        type("CallsOnTop", (draws,), {"__call__": nothing}): False,
+    }
+    assert {kind: kind.draws_ahead for kind in kinds} == kinds
 
 
 # ---- engines by name ----

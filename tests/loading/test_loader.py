@@ -3,7 +3,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -147,6 +147,44 @@ def test_a_copy_of_a_sample_is_augmented_anew(dataset: Path) -> None:
         ((images, _, labels, _, _),) = collect(loader, 0, shares_of([3, 3 + len(split)]))
     assert not np.array_equal(images[0], images[1])
     assert labels[0] == labels[1]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "meta", "mps", "xpu", "hpu"])
+def test_workers_prepare_for_every_device_but_a_cuda_gpu(dataset: Path, kind: str) -> None:
+    split = Split(dataset, "train")
+    augmentation = make_augmentation(Augment(engine="torch", blur=1), 0)
+    samples = Samples(split, split.manifest, "cutout", augmentation)
+    with Loader(samples, 4, 0, CPU) as loader:
+        ((expected, *_),) = collect(loader, 0, shares_of([3, 1, 2, 5]))
+
+    with Loader(samples, 4, 0, torch.device(kind)) as loader:
+        loader.fill(0, 0, shares_of([3, 1, 2, 5])[0])
+        np.testing.assert_array_equal(loader.buffers[0].images, expected)
+        if kind == "meta":
+            (batch,) = loader(0, shares_of([3, 1, 2, 5]))
+            assert {tensor.device.type for tensor in batch[:4]} == {"meta"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_draws_are_made_by_a_thread_of_their_own_that_ends_with_the_epoch(
+    dataset: Path, workers: int
+) -> None:
+    threads = set()
+
+    def shares() -> Iterator[Share]:
+        for share in shares_of([0, 1], [2, 3], [4, 5]):
+            threads.add(threading.current_thread())
+            yield share
+        raise ZeroDivisionError("on purpose")
+
+    split = Split(dataset, "train")
+    with Loader(Samples(split, split.manifest, "cutout"), 2, workers, CPU) as loader:
+        batches = loader(0, shares())
+        with pytest.raises(ZeroDivisionError, match="on purpose"):
+            list(batches)
+        assert not threads & set(threading.enumerate())
+    assert threading.current_thread() not in threads
+    assert len(threads) == 1
 
 
 # ---- failures ----

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,6 +75,49 @@ def test_every_world_size_and_resume_point_trains_on_the_same_steps(
         assert {len(part.draws) for part in parts} == {share}
         together = np.concatenate([part.draws[part.weights == 1] for part in parts])
         np.testing.assert_array_equal(together, alone[step].draws[alone[step].weights == 1])
+
+
+class Watched(Order):
+    """Knows which thread made which epoch's sequence."""
+
+    def sequence(self, epoch: int) -> np.ndarray:
+        if epoch == 3:
+            raise ZeroDivisionError("on purpose")
+        self.__dict__.setdefault("made", []).append((epoch, threading.current_thread()))
+        return super().sequence(epoch)
+
+
+def test_the_next_epochs_sequence_is_made_by_another_thread() -> None:
+    order = Watched(1000, 10, seed=3)
+    before = set(threading.enumerate())
+    found = [[share.draws.tolist() for share in order.shares(epoch, 0, 1)] for epoch in (0, 1)]
+
+    here = threading.current_thread()
+    assert [(epoch, thread is here) for epoch, thread in order.__dict__["made"]] == [
+        (0, True),
+        (1, False),
+        (2, False),
+    ]
+    assert set(threading.enumerate()) == before
+    for epoch in (0, 1):
+        plain = Order(1000, 10, seed=3)
+        sequence = plain.sequence(epoch)
+        assert found[epoch] == [plain.step(sequence, step).tolist() for step in range(100)]
+
+    # What was made for another epoch is not taken, and not kept.
+    list(order.shares(0, 0, 1))
+    assert list(order._made_ahead) == [1]
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        list(order.shares(2, 0, 1))
+    assert set(threading.enumerate()) == before
+
+
+def test_an_epoch_that_is_left_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    shares = Order(1000, 10).shares(0, 0, 1)
+    next(shares)
+    shares.close()
+    assert set(threading.enumerate()) == before
 
 
 @given(
