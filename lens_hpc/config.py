@@ -170,7 +170,7 @@ class Loop(Settings):
     """Samples of one forward pass on one device; gradients are accumulated over as many passes as a
     step needs; null: one pass."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision; no is float32, and fp16 needs a GPU."""
+    """Mixed precision of training: no is float32, fp16 needs a GPU. Validation is in float32."""
     tf32: bool = False
     """Let float32 products on the GPU keep 10 bits of their mantissa, which is faster."""
     channels_last: bool = False
@@ -179,6 +179,9 @@ class Loop(Settings):
     """Compile the model with torch.compile: a minute or more at the start, then faster steps."""
     sync_batchnorm: bool = False
     """Normalise over the batches of all GPUs together; torch has no such layer for the CPU."""
+    deterministic: bool = False
+    """Let a GPU choose only algorithms that give the same bits each time, which is slower; the CPU
+    does so anyway."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the weights, of the order of the samples and of the augmentation."""
     max_minutes: PositiveFloat | None = None

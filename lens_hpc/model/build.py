@@ -1,8 +1,10 @@
 """Names become models: the one place where a model is made."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +20,7 @@ from lens_hpc.model.fusion import FusionModel
 MODELS = {"fusion": FusionModel}
 
 NAMES_SHOWN = 5
+TRIED_BATCH = 2  # BatchNorm over a single position needs as many
 
 
 def build_model(
@@ -40,6 +43,43 @@ def build_model(
     model = model_class(without_weights(settings), bands, size, features)
     take_over_weights(model, start if (start / WEIGHTS).is_file() else start / BEST)
     return model
+
+
+def find_unused(trial: nn.Module, manifest: Manifest, batch_size: int = TRIED_BATCH) -> list[str]:
+    """Return the trainable parameters for which a training step gives no gradient.
+
+    `forward_features` of many timm models leaves parts of the head unused. They are found by a step
+    of a model that is good for nothing else afterwards, on its device, with so many random samples:
+    where parts depend on the samples, as in a mixture of experts, some may be named that others
+    use. Raises UserError when BatchNorm cannot be trained with one sample.
+    """
+    device = next(trial.parameters()).device
+    trial.train()
+
+    with torch.random.fork_rng(devices=[]):
+        images = torch.rand(batch_size, len(manifest.bands), manifest.height, manifest.width)
+        features = torch.rand(batch_size, len(manifest.features))
+        with few_values_named(batch_size):
+            logits = trial(images.to(device), features.to(device))
+        logits.sum().backward()
+
+    named = trial.named_parameters()
+    return [name for name, one in named if one.requires_grad and one.grad is None]
+
+
+@contextmanager
+def few_values_named(batch_size: int) -> Iterator[None]:
+    """Raise UserError when BatchNorm cannot be trained, meanwhile, with a batch of this size."""
+    try:
+        yield
+    except ValueError as error:
+        if batch_size > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"a micro-batch of 1 cutout fails in training ({error}): BatchNorm needs more values "
+            "than one. Choose train.micro_batch_size=2 or more, and a train.global_batch_size that "
+            "leaves each process as many"
+        ) from error
 
 
 def without_weights(settings: config.Model) -> config.Model:

@@ -17,9 +17,24 @@ from lens_hpc.errors import UserError
 from lens_hpc.model.backbone import make_backbone
 
 
+class SampleNorm(nn.GroupNorm):
+    """(B, C, L) -> (B, C, L): normalised within each sample, over its channels and positions.
+
+    torch's own refuses one channel of one position where there is one sample, but not where there
+    are two: a score would depend on its company.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise x (B, C, L)."""
+        return torch.group_norm(x, 1, self.weight, self.bias, self.eps)
+
+
 def make_norm(kind: str, channels: int) -> nn.Module:
     """Make a normalisation of (B, channels, L): over the batch, or within each sample."""
-    return nn.BatchNorm1d(channels) if kind == "batch" else nn.GroupNorm(1, channels)
+    return nn.BatchNorm1d(channels) if kind == "batch" else SampleNorm(channels)
 
 
 class ConvBlocks(nn.Sequential):

@@ -52,6 +52,8 @@ def score_share(
 
     rows = [np.empty(0, dtype=np.int64)]
     logits = [torch.empty(0, device=accelerator.device)]
+    # For another size, a model is compiled, and a GPU's fastest algorithms are looked for, anew.
+    keeps_size = accelerator.device.type != "cpu" or is_compiled(model)
     was_training = model.training
     model.eval()
     # A process without a batch left takes part in what all do before one.
@@ -60,10 +62,25 @@ def score_share(
             before_batch()
         batch = next(batches, None)
         if batch:
+            size = loader.batch_size if keeps_size else len(batch.draws)
+            images, features = (_filled_up(part, size) for part in (batch.images, batch.features))
             rows.append(batch.draws)
-            logits.append(model(batch.images, batch.features).float())
+            logits.append(model(images, features)[: len(batch.draws)].float())
     model.train(was_training)
     return np.concatenate(rows), torch.cat(logits).cpu().numpy()
+
+
+def is_compiled(model: torch.nn.Module) -> bool:
+    """Whether `model.compile()` was called."""
+    return getattr(model, "_compiled_call_impl", None) is not None
+
+
+def _filled_up(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a batch (B, ...) with its last sample repeated until there are `size`."""
+    missing = size - len(batch)
+    if missing == 0:
+        return batch
+    return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
 
 
 def every_row_once(times: np.ndarray, split: Split) -> None:

@@ -17,7 +17,7 @@ disk. To go on:
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,12 +28,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lens_hpc import files, layout
 from lens_hpc.dataset.shards import file_crc32
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.training import deepspeed
+from lens_hpc.training.long_wait import waited_for
+from lens_hpc.training.optimizer import load_optimizer
 from lens_hpc.training.trainer import Trainer
 
 
@@ -130,27 +133,39 @@ def _find_problem(checkpoint: Path) -> str:
 
 def resume_training(trainer: Trainer, checkpoints: Checkpoints) -> TrainingState:
     """Resume from the newest complete checkpoint, or start at step 0."""
+    accelerator = trainer.accelerator
     # One process chooses, so that all resume from the same one.
-    newest = checkpoints.newest() if trainer.accelerator.is_main_process else None
+    with waited_for(accelerator, "looking for a checkpoint"):
+        newest = checkpoints.newest() if accelerator.is_main_process else None
     folder = broadcast_object_list([newest])[0]
     if folder is None:
         return TrainingState()
 
-    try:
-        state_file = folder / layout.CHECKPOINT_STATE
-        captured = torch.load(state_file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be read ({error}); all processes must see the same run folder"
-        ) from error
+    with waited_for(accelerator, f"reading {folder}"):
+        captured = _load(folder)
 
     state = restore_state(trainer, captured)
     logger.info("going on from step %d, in epoch %d", state.step, state.epochs_done + 1)
     return state
 
 
+def _load(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint. Raises UserError where this process does not see it."""
+    try:
+        state_file = folder / layout.CHECKPOINT_STATE
+        captured: dict[str, Any] = torch.load(state_file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error}); all processes must see the same run folder"
+        ) from error
+    return captured
+
+
 def capture_state(trainer: Trainer, state: TrainingState) -> dict[str, Any] | None:
-    """Copy all that belongs to the run, on the first process. All processes must call it."""
+    """Copy all that belongs to the run, on the first process. All processes must call it.
+
+    Raises UserError, on all of them, when a number is not finite: nobody could go on from it.
+    """
     accelerator = trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
     ema_model = trainer.ema.module if trainer.ema else None
@@ -164,22 +179,58 @@ def capture_state(trainer: Trainer, state: TrainingState) -> dict[str, Any] | No
     sharded = None
     if deepspeed.is_used():
         sharded = deepspeed.gather_sharded_state(model, trainer.optimizer)
-    if not accelerator.is_main_process:
-        return None
 
-    # The keys are those of the files of earlier versions.
-    captured = {
-        "place": asdict(state),
-        "model": None if sharded else model.state_dict(),
-        "optimizer": None if sharded else trainer.optimizer.state_dict(),
-        "zero": sharded,
-        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-        "ema": ema_model.state_dict() if ema_model else None,
-        "buffers": buffers,
-        "ema_buffers": ema_buffers,
-        "random": all_random_states,
-    }
-    return _map_tensors(captured, lambda tensor: tensor.detach().to("cpu", copy=True))
+    copied = None
+    with waited_for(accelerator, f"saving step {state.step}"):
+        if accelerator.is_main_process:
+            # The keys are those of the files of earlier versions.
+            captured = {
+                "place": asdict(state),
+                "model": None if sharded else model.state_dict(),
+                "optimizer": None if sharded else trainer.optimizer.state_dict(),
+                "zero": sharded,
+                "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+                "ema": ema_model.state_dict() if ema_model else None,
+                "buffers": buffers,
+                "ema_buffers": ema_buffers,
+                "random": all_random_states,
+            }
+            check_finite(captured, {name for name, _ in model.named_parameters()})
+            copied = tree_map_only(torch.Tensor, _copy_to_cpu, captured)
+    return copied
+
+
+def _copy_to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def check_finite(captured: dict[str, Any], parameters: Collection[str]) -> None:
+    """Raise UserError when a captured parameter, average or moment is infinite or NaN.
+
+    `parameters` are the names of the model's. Buffers may be infinite, as masks are, but not NaN.
+    """
+    weights: list[torch.Tensor] = []
+    buffers = [captured["buffers"], captured["ema_buffers"]]
+    for by_name in (captured["model"], captured["ema"], *(captured["zero"] or {}).values()):
+        for name, tensor in (by_name or {}).items():
+            (weights if name in parameters else buffers).append(tensor)
+    if captured["optimizer"]:
+        weights += tree_leaves(captured["optimizer"]["state"])
+
+    # The largest of all: one value to wait for, and NaN when there is one.
+    largest = torch.nn.utils.get_total_norm(_numbers(weights), torch.inf)
+    has_nan = [tensor.isnan().any() for tensor in _numbers(buffers)]
+    if not largest.isfinite() or any(has_nan):
+        raise UserError(
+            "weights, their averages or moments became NaN or infinite; no checkpoint of them is "
+            "kept. Lower optim.lr, or set optim.gradient_clip"
+        )
+
+
+def _numbers(leaves: Sequence[Any]) -> list[torch.Tensor]:
+    """Return those leaves of a state that are tensors of floating-point numbers."""
+    tensors = [leaf.detach() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 
 
 def restore_state(trainer: Trainer, captured: dict[str, Any]) -> TrainingState:
@@ -198,7 +249,7 @@ def restore_state(trainer: Trainer, captured: dict[str, Any]) -> TrainingState:
         deepspeed.load_sharded_state(model, trainer.optimizer, sharded, state.step)
     else:
         model.load_state_dict(captured["model"])
-        trainer.optimizer.load_state_dict(captured["optimizer"])
+        load_optimizer(trainer.optimizer, model, captured["optimizer"])
 
     # The model's own state holds the first process's statistics; each has its own.
     _set_buffers(model, captured["buffers"], accelerator)
@@ -240,17 +291,6 @@ def _set_buffers(model: nn.Module, all_ranks: torch.Tensor, accelerator: Acceler
         stop = start + buffer.numel()
         buffer.copy_(flat[start:stop].view_as(buffer))
         start = stop
-
-
-def _map_tensors(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Change each tensor in a tree of dicts and lists."""
-    if isinstance(tree, torch.Tensor):
-        return change(tree)
-    if isinstance(tree, dict):
-        return {key: _map_tensors(value, change) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_map_tensors(value, change) for value in tree]
-    return tree
 
 
 # ---- random states ----

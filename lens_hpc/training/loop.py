@@ -23,13 +23,17 @@ from lens_hpc import config, layout, logs, metrics
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.errors import UserError
+from lens_hpc.loading.order import micro_batches
 from lens_hpc.logs import logger
 from lens_hpc.model.trained import save_trained
 from lens_hpc.scoring.calibration import Calibration, fit_calibration, write_calibration
+from lens_hpc.scoring.out_of_memory import out_of_memory_named
 from lens_hpc.scoring.scores import score
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.checkpoints import Checkpoints, resume_training
-from lens_hpc.training.losses import check_losses, reduce_losses
+from lens_hpc.training.long_wait import waited_for
+from lens_hpc.training.losses import SentLosses, receive_losses, send_losses
+from lens_hpc.training.memory import smaller_micro_batch
 from lens_hpc.training.metrics_log import (
     EpochFacts,
     append_to_metrics_log,
@@ -83,7 +87,15 @@ def train_run(settings: config.Train) -> TrainingResult:
             )
             return finished_result(settings.run)
 
-        with make_trainer(settings, accelerator, manifest) as trainer, open_run(trainer):
+        loop = settings.train
+        micro_batch_size, accumulation = micro_batches(
+            loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size
+        )
+        with (
+            out_of_memory_named(smaller_micro_batch(settings, micro_batch_size, accumulation)),
+            make_trainer(settings, accelerator, manifest) as trainer,
+            open_run(trainer),
+        ):
             return train(trainer, request)
 
 
@@ -117,8 +129,8 @@ def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
             raise
 
         # No process may end before the last checkpoint is on the disk.
-        checkpoints.wait()
-        accelerator.wait_for_everyone()
+        with waited_for(accelerator, "writing the last checkpoint"):
+            checkpoints.wait()
 
     if stopped:
         reason = request.reason or "stopped as another process or the time limit asked"
@@ -191,8 +203,9 @@ def train_epoch(
 
             # The others have answered while this process trained.
             decision = session.decision()
-            if is_last or len(session.recent) == STEPS_BETWEEN_LOOKS or any(decision):
-                log_progress(session, clock, progress)
+            must_know = is_last or any(decision)
+            if must_know or len(session.recent) == STEPS_BETWEEN_LOOKS:
+                look_at_losses(session, clock, progress, must_know)
             progress.update(order.samples_of(step))
 
             if decision.stop:
@@ -214,18 +227,36 @@ def start_progress(
     return progress
 
 
-def log_progress(session: TrainingSession, clock: EpochClock, progress: logs.Progress) -> None:
-    """Look at the recent losses, and show them to the user and the trackers.
+def look_at_losses(
+    session: TrainingSession, clock: EpochClock, progress: logs.Progress, must_know: bool
+) -> None:
+    """Show the losses that were sent to the host at the last look, and send those since.
 
-    All processes must call it. Raises UserError when a loss is not a finite number.
+    With `must_know`, or on the CPU, the latter are waited for and shown, too. All processes must
+    call it. Raises UserError when a loss is not a finite number.
     """
     trainer = session.trainer
+    if session.sent:
+        show_losses(session, session.sent, clock, progress)
+
+    session.sent = send_losses(trainer, session.recent, session.state.step)
+    session.recent = []
+    if must_know or session.sent.arrived is None:
+        show_losses(session, session.sent, clock, progress)
+        session.sent = None
+
+
+def show_losses(
+    session: TrainingSession, sent: SentLosses, clock: EpochClock, progress: logs.Progress
+) -> None:
+    """Add losses to the epoch's sum, and show the last to the user and the trackers."""
+    trainer = session.trainer
+    losses = receive_losses(trainer, sent)
+    session.state.loss_sum += sum(losses)
     waiting = clock.seconds_waited() / clock.seconds()
-    loss = sum_losses(session)
 
     with clock.spending_on("logging"):
-        step = session.state.step
-        rate = trainer.rate.now()
+        loss, step, rate = losses[-1], sent.last_step, sent.rate
         trainer.accelerator.log({"step_loss": loss, "step_lr": rate}, step=step)
 
         shown = {"step": f"{step}", "loss": f"{loss:.4f}", "lr": f"{rate:.2e}"}
@@ -235,15 +266,6 @@ def log_progress(session: TrainingSession, clock: EpochClock, progress: logs.Pro
         if device.type == "cuda":
             shown["memory"] = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}GB"
         progress.update(0, **shown)
-
-
-def sum_losses(session: TrainingSession) -> float:
-    """Add the recent losses, over all processes, to the epoch's sum, and return the last."""
-    losses = reduce_losses(session.trainer, session.recent)
-    check_losses(session.trainer, losses, session.recent, session.state.step)
-    session.state.loss_sum += sum(losses)
-    session.recent.clear()
-    return losses[-1]
 
 
 def epoch_facts(
@@ -284,9 +306,9 @@ def validate(session: TrainingSession) -> Validation:
     loader = trainer.validation_loader
     model = trainer.whole_model()
     logits = score(trainer.accelerator, model, loader, session.stop_if_requested)
-    if np.isnan(logits).any():
+    if not np.isfinite(logits).all():
         raise UserError(
-            "the scores of the validation split became NaN; lower optim.lr, or set "
+            "the scores of the validation split became NaN or infinite; lower optim.lr, or set "
             "optim.gradient_clip"
         )
 
@@ -320,12 +342,12 @@ def export(trainer: Trainer, name: str, facts: EpochFacts, validation: Validatio
     All processes must call it, and wait until it is written.
     """
     model = trainer.whole_model()
-    if trainer.accelerator.is_main_process:
-        folder = trainer.settings.run / name
-        notes = {key: str(value) for key, value in facts.items()}
-        write_calibration(folder, calibrate(validation), notes.get("step", ""))
-        save_trained(folder, model, trainer.settings, trainer.manifest, notes)
-    trainer.accelerator.wait_for_everyone()
+    folder = trainer.settings.run / name
+    with waited_for(trainer.accelerator, f"writing {folder}"):
+        if trainer.accelerator.is_main_process:
+            notes = {key: str(value) for key, value in facts.items()}
+            write_calibration(folder, calibrate(validation), notes.get("step", ""))
+            save_trained(folder, model, trainer.settings, trainer.manifest, notes)
 
 
 def calibrate(validation: Validation) -> Calibration | None:

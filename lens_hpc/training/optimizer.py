@@ -38,22 +38,62 @@ class BinaryLoss(nn.Module):
         return losses * (1 - p_true) ** settings.focal_gamma
 
 
-def make_optimizer(model: nn.Module, settings: config.Optim) -> torch.optim.AdamW:
-    """Make AdamW over two groups of parameters: the backbone's, and all others."""
-    in_backbone: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        group = in_backbone if name.startswith(BACKBONE_PREFIX) else others
-        group.append(parameter)
+def make_optimizer(
+    model: nn.Module, settings: config.Optim, fused: bool = False
+) -> torch.optim.AdamW:
+    """Make AdamW over two groups of parameters: the backbone's, and all others.
 
+    Frozen parameters are left out. `fused` updates all weights by a few kernels of a GPU.
+    """
+    in_backbone, others = (
+        [parameter for parameter in group if parameter.requires_grad]
+        for group in _parameter_groups(model)
+    )
     backbone_lr = settings.lr * settings.backbone_lr_factor
     groups: list[dict[str, Any]] = [
         {"params": in_backbone, "lr": backbone_lr, "backbone": True},
         {"params": others, "lr": settings.lr, "backbone": False},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], weight_decay=settings.weight_decay
+        [group for group in groups if group["params"]],
+        weight_decay=settings.weight_decay,
+        # Where it is not fused, torch itself chooses.
+        fused=fused or None,
     )
+
+
+def _parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters of the backbone, and all others, in the order of the model."""
+    in_backbone: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        group = in_backbone if name.startswith(BACKBONE_PREFIX) else others
+        group.append(parameter)
+    return in_backbone, others
+
+
+def load_optimizer(optimizer: Any, model: nn.Module, saved: dict[str, Any]) -> None:
+    """Set AdamW to a saved state, of this kind of device or another.
+
+    Earlier versions kept unused parameters in its groups, without ever updating them.
+    """
+    groups = [dict(group) for group in saved["param_groups"]]
+    is_trained = [
+        parameter.requires_grad for group in _parameter_groups(model) for parameter in group
+    ]
+    numbers = [number for group in groups for number in group["params"]]
+    kept = numbers
+    if len(numbers) == len(is_trained):
+        kept = [number for number, trained in zip(numbers, is_trained, strict=True) if trained]
+
+    # A group of nothing but frozen parameters is not there any more.
+    groups = [group for group in groups if set(group["params"]) & set(kept)]
+    new_number = {number: position for position, number in enumerate(kept)}
+    for group, own in zip(groups, optimizer.param_groups, strict=True):
+        group["params"] = [new_number[n] for n in group["params"] if n in new_number]
+        group["fused"] = own["fused"]
+    state = {new_number[n]: values for n, values in saved["state"].items() if n in new_number}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 class LearningRate:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lens_hpc.loading.loader import Loader
 from lens_hpc.training.checkpoints import Checkpoints, TrainingState, capture_state
+from lens_hpc.training.losses import SentLosses
 from lens_hpc.training.signals import Agreement, StopRequest
 from lens_hpc.training.trainer import StepResult, Trainer
 
@@ -36,7 +37,9 @@ class TrainingSession:
     """Time (of time.time) at which to stop."""
     saved_at: float = field(default_factory=time.monotonic)
     recent: list[StepResult] = field(default_factory=list)
-    """Steps whose losses have not been looked at."""
+    """Steps whose losses are still on the device."""
+    sent: SentLosses | None = None
+    """Losses that are on their way to the host."""
 
     @property
     def steps_into_epoch(self) -> int:

@@ -22,12 +22,16 @@ from lens_hpc.loading.loader import Batch, Loader
 from lens_hpc.loading.order import Order, Share, micro_batches
 from lens_hpc.loading.samples import Samples
 from lens_hpc.logs import logger
-from lens_hpc.model.build import build_model, without_weights
+from lens_hpc.model.build import TRIED_BATCH, build_model, find_unused, without_weights
+from lens_hpc.model.fusion import FusionModel
 from lens_hpc.training import deepspeed
+from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.optimizer import BinaryLoss, LearningRate, make_optimizer
 from lens_hpc.training.training_data import open_splits
 
 SCORING_BATCH = 256
+# A forward pass alone takes less memory than training by at least this factor.
+SCORING_PER_TRAINING = 4
 
 
 @dataclass
@@ -99,19 +103,20 @@ def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Man
         loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size
     )
 
-    splits = open_splits(settings.data, manifest, loop.global_batch_size, accelerator)
-    order = make_order(settings, splits.train)
-    augmentation = make_augmentation(settings.augment, loop.seed, settings.code)
-    image_scale = settings.data.image_scale
-    train_samples = Samples(splits.train, manifest, image_scale, augmentation)
-    validation_samples = Samples(splits.validation, manifest, image_scale)
+    train_samples, validation_samples = open_samples(settings, accelerator, manifest)
+    order = make_order(settings, train_samples.split)
 
-    # Optimizer and average are made of the bare model, which Accelerate then wraps.
-    model: Any = prepare_model(settings, manifest, accelerator)
-    optimizer: Any = make_optimizer(model, settings.optim)
+    # Labels and weights may come from a slow disk, and DDP is the first that all make together.
+    with waited_for(accelerator, "making the model"):
+        model: Any = prepare_model(settings, manifest, accelerator, micro_batch_size)
+    fused = accelerator.device.type == "cuda" and not deepspeed.is_used()
+    optimizer: Any = make_optimizer(model, settings.optim, fused)
     rate = LearningRate(optimizer, settings.schedule, settings.optim)
-    ema = make_average(settings.optim, model, accelerator)
+    # Optimizer and average are made of the bare model, which Accelerate then wraps.
+    ema = make_average(settings.optim, model)
+    own_forward = vars(model).get("forward")
     model, optimizer = accelerator.prepare(model, optimizer)
+    unwrap_forward(accelerator.unwrap_model(model), own_forward)
     if ema and deepspeed.is_cut(accelerator.unwrap_model(model)):
         raise UserError(
             "optim.ema_decay: cannot average weights that ZeRO 3 cuts; choose ZeRO 2, or null"
@@ -128,7 +133,7 @@ def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Man
         manifest=manifest,
         order=order,
         train_loader=Loader(train_samples, micro_batch_size, workers, device),
-        validation_loader=Loader(validation_samples, SCORING_BATCH, workers, device),
+        validation_loader=Loader(validation_samples, scoring_batch_size(loop), workers, device),
         model=model,
         ema=ema,
         loss=BinaryLoss(settings.loss),
@@ -136,6 +141,29 @@ def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Man
         rate=rate,
         accumulation=accumulation,
     )
+
+
+def open_samples(
+    settings: config.Train, accelerator: Accelerator, manifest: Manifest
+) -> tuple[Samples, Samples]:
+    """Open the samples to train on and those to validate on. All processes must call it."""
+    data = settings.data
+    splits = open_splits(data, manifest, settings.train.global_batch_size, accelerator)
+    augmentation = make_augmentation(settings.augment, settings.train.seed, settings.code)
+    return (
+        Samples(splits.train, manifest, data.image_scale, augmentation),
+        Samples(splits.validation, manifest, data.image_scale),
+    )
+
+
+def scoring_batch_size(settings: config.Loop) -> int:
+    """Return the samples of a batch in validation, which is the same on any number of processes.
+
+    Whoever sets a small micro-batch has large cutouts, or a small memory.
+    """
+    if settings.micro_batch_size is None:
+        return SCORING_BATCH
+    return min(SCORING_BATCH, SCORING_PER_TRAINING * settings.micro_batch_size)
 
 
 def make_order(settings: config.Train, split: Split) -> Order:
@@ -161,36 +189,83 @@ def make_order(settings: config.Train, split: Split) -> Order:
 
 
 def prepare_model(
-    settings: config.Train, manifest: Manifest, accelerator: Accelerator
+    settings: config.Train, manifest: Manifest, accelerator: Accelerator, micro_batch_size: int
 ) -> nn.Module:
-    """Make the model with its initial weights, the same on all processes, for their device."""
+    """Make the model with its initial weights, the same on all processes, on their device."""
     loop = settings.train
+    tried = min(micro_batch_size, TRIED_BATCH)
+    if loop.sync_batchnorm and accelerator.num_processes > 1:
+        tried = TRIED_BATCH  # BatchNorm sees those of all processes
+    trial = build_model(without_weights(settings.model), manifest, settings.code)
+    with accelerator.autocast():
+        unused = find_unused(trial.to(accelerator.device), manifest, tried)
+
     set_seed(loop.seed)
-    model = build_model(settings.model, manifest, settings.code)
+    model = build_model(settings.model, manifest, settings.code).to(accelerator.device)
+    if unused:
+        leave_alone(model, unused, accelerator)
+    if loop.sync_batchnorm:
+        model = synchronise_batchnorm(model, accelerator)
 
-    if loop.sync_batchnorm and accelerator.device.type == "cuda":
-        # torch's own converter drops the activations within timm's BatchNormAct2d layers.
-        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    elif loop.sync_batchnorm and accelerator.is_main_process:
-        logger.warning(
-            "train.sync_batchnorm: torch has it for GPUs alone; "
-            "each process normalises its own batches"
-        )
-
-    if loop.channels_last:
+    # DeepSpeed sends weights as plain rows of bytes. Images alone that are so do as well: a
+    # convolution takes its layout from them.
+    if loop.channels_last and not deepspeed.is_used():
         model = model.to(memory_format=torch.channels_last)
     if loop.compile:
         model.compile()  # in place, so that the names of its weights stay
     return model
 
 
-def make_average(
-    settings: config.Optim, model: nn.Module, accelerator: Accelerator
-) -> ModelEmaV3 | None:
-    """Make the moving average of a model's weights, if the settings ask for one."""
+def leave_alone(model: nn.Module, unused: list[str], accelerator: Accelerator) -> None:
+    """Keep processes from waiting for gradients that never come.
+
+    Parameters of our own model that no logit depends on are frozen. A model of one's own may need
+    them for other samples, so DDP then looks after each step which were used.
+    """
+    if type(model) is FusionModel:
+        for name in unused:
+            model.get_parameter(name).requires_grad_(False)
+    elif accelerator.ddp_handler:
+        accelerator.ddp_handler.find_unused_parameters = True
+
+    if accelerator.is_main_process:
+        shown = ", ".join(unused)
+        logger.info("%d tensors stay as they are: no logit depends on %s", len(unused), shown)
+
+
+def synchronise_batchnorm(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Let BatchNorm normalise over the batches of all GPUs; on CPUs, warn that torch cannot."""
+    if accelerator.device.type == "cuda":
+        # torch's own converter drops the activations within timm's BatchNormAct2d layers.
+        return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    if accelerator.is_main_process:
+        logger.warning(
+            "train.sync_batchnorm: torch has it for GPUs alone; "
+            "each process normalises its own batches"
+        )
+    return model
+
+
+def unwrap_forward(model: nn.Module, own_forward: Any) -> None:
+    """Undo that Accelerate lets every forward pass be in mixed precision.
+
+    Ours is, in training alone (`add_gradients`): validation is in float32, as evaluation is.
+    `own_forward` is what the model had in place of its class's method, mostly nothing.
+    """
+    for name in ("_original_forward", "forward"):
+        vars(model).pop(name, None)
+    if own_forward is not None:
+        model.forward = own_forward
+
+
+def make_average(settings: config.Optim, model: nn.Module) -> ModelEmaV3 | None:
+    """Make the moving average of a model's weights, if the settings ask for one.
+
+    The model must be on its device already: timm then updates all weights by a few calls.
+    """
     if not settings.ema_decay:
         return None
-    return ModelEmaV3(model, settings.ema_decay, use_warmup=True, device=accelerator.device)
+    return ModelEmaV3(model, settings.ema_decay, use_warmup=True)
 
 
 # ---- its step ----
@@ -246,7 +321,8 @@ def add_gradients(trainer: Trainer, batch: Batch, scale: float, is_last: bool) -
         gradients_stay_here = trainer.accelerator.no_sync(trainer.model)
 
     with gradients_stay_here:
-        logits = trainer.model(images, batch.features)
+        with trainer.accelerator.autocast():
+            logits = trainer.model(images, batch.features).float()
         losses = trainer.loss(logits, batch.labels)
         loss = (losses * batch.weights).sum() * scale
         if uses_deepspeed:

@@ -109,3 +109,15 @@ def test_what_cannot_be_built_is_named(tmp_path: Path, small_model: config.Model
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="no weights for test_resnet could be loaded"):
         model(small_model.model_copy(update={"weights": str(tmp_path / "w.safetensors")}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_cutout_of_one_position_is_scored_as_in_a_batch(training: bool) -> None:
+    settings = config.Model(backbone="test_resnet", weights="none", norm="layer")
+    fusion = model(settings, size=(32, 32))
+    assert fusion.image is not None
+    fusion.image.blocks.train(training)
+    fusion.image.attention.train(training)
+    images, features = torch.rand(2, 3, 32, 32), torch.rand(2, 3)
+    together = fusion(images, features)
+    torch.testing.assert_close(fusion(images[:1], features[:1]), together[:1])

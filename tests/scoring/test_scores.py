@@ -29,3 +29,23 @@ def test_a_score_is_the_models_logit_and_the_model_stays_in_training(
     with torch.inference_mode():
         expected = model.eval()(batch.images, batch.features).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_a_short_last_batch_of_a_compiled_model_is_filled_up(
+    dataset: Path, small_model: config.Model
+) -> None:
+    split = Split(dataset, "train")
+    loader = Loader(Samples(split, split.manifest, "cutout"), 5, 0, torch.device("cpu"))
+    model = build_model(small_model, split.manifest).train()
+    sizes: set[int] = set()
+    model.register_forward_pre_hook(lambda _, arguments: sizes.add(len(arguments[0])))
+
+    with accelerator_session() as accelerator:
+        expected = score(accelerator, model, loader)
+        assert sizes == {5, len(split) % 5}
+        sizes.clear()
+
+        model.compile(backend="eager")
+        found = score(accelerator, model, loader)
+    assert sizes == {5}
+    np.testing.assert_allclose(found, expected, atol=1e-6)

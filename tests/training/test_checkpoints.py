@@ -1,13 +1,25 @@
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from lens_hpc import config
+from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.errors import UserError
-from lens_hpc.training.checkpoints import Checkpoints, random_states, set_random_states
+from lens_hpc.training import trainer as trainer_room
+from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.checkpoints import (
+    Checkpoints,
+    TrainingState,
+    capture_state,
+    random_states,
+    set_random_states,
+)
+from lens_hpc.training.loop import train_run
+from lens_hpc.training.trainer import Trainer, make_trainer, train_step
 
 
 def state(step: int) -> dict:
@@ -86,3 +98,79 @@ def test_random_states_come_back() -> None:
     drawn = torch.rand(3)
     set_random_states(before, cpu)
     assert torch.equal(torch.rand(3), drawn)
+
+
+# ---- numbers that are not finite ----
+
+
+def poison_weight(trainer: Trainer) -> None:
+    next(trainer.model.parameters()).data[0] = torch.inf
+
+
+def poison_average(trainer: Trainer) -> None:
+    assert trainer.ema is not None
+    next(trainer.ema.module.parameters()).data[0] = -torch.inf
+
+
+def poison_moment(trainer: Trainer) -> None:
+    state = next(iter(trainer.optimizer.state.values()))
+    state["exp_avg_sq"][0] = torch.nan
+
+
+def poison_statistics(trainer: Trainer) -> None:
+    norm = next(one for one in trainer.model.modules() if isinstance(one, torch.nn.BatchNorm1d))
+    norm.running_var[0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    "poison", [poison_weight, poison_average, poison_moment, poison_statistics]
+)
+def test_no_checkpoint_is_made_of_what_is_not_finite(
+    training: config.Train, poison: Callable[[Trainer], None]
+) -> None:
+    optim = training.optim.model_copy(update={"ema_decay": 0.9})
+    settings = training.model_copy(update={"optim": optim})
+    manifest = read_manifest(settings.data.dataset)
+    with (
+        accelerator_session(settings) as accelerator,
+        make_trainer(settings, accelerator, manifest) as trainer,
+    ):
+        train_step(trainer, 0, trainer.train_loader(0, trainer.shares(0)))
+        assert capture_state(trainer, TrainingState(step=1))
+        poison(trainer)
+        with pytest.raises(UserError, match="became NaN or infinite; no checkpoint"):
+            capture_state(trainer, TrainingState(step=1))
+
+
+def test_a_buffer_may_be_infinite_by_design(training: config.Train) -> None:
+    """As a causal mask is, or a limit that clamps nothing."""
+    manifest = read_manifest(training.data.dataset)
+    with (
+        accelerator_session(training) as accelerator,
+        make_trainer(training, accelerator, manifest) as trainer,
+    ):
+        trainer.model.register_buffer("mask", torch.full((3, 3), -torch.inf))
+        trainer.model.register_buffer("limit", torch.tensor(torch.inf), persistent=False)
+        assert capture_state(trainer, TrainingState())
+
+
+def test_the_newest_checkpoint_stays_the_last_finite_one(
+    training: config.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step may be finite, and the weights after it not."""
+    update_weights = trainer_room.update_weights
+    updates = 0
+
+    def update(trainer: Trainer) -> None:
+        nonlocal updates
+        update_weights(trainer)
+        updates += 1
+        if updates == 2:
+            poison_weight(trainer)
+
+    monkeypatch.setattr(trainer_room, "update_weights", update)
+    every_step = training.checkpoint.model_copy(update={"every_steps": 1})
+    settings = training.model_copy(update={"checkpoint": every_step})
+    with pytest.raises(UserError, match="became NaN or infinite"):
+        train_run(settings)
+    assert steps(settings.run / "checkpoints") == [1]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -264,3 +265,62 @@ def test_nothing_listens_when_a_slow_sigterm_comes_after_the_end(training: confi
         signal.raise_signal(signal.SIGTERM)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+
+
+def test_losses_are_looked_at_one_look_later_and_all_before_the_epoch_ends(
+    training: config.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where they need not have arrived yet."""
+    settings = changed(training, train={"global_batch_size": 4})  # 7 steps an epoch
+    train_run(settings)
+
+    events: list[tuple[str, int]] = []
+    send, receive = loop.send_losses, loop.receive_losses
+
+    def send_as_from_a_gpu(trainer: Any, results: Any, last_step: int) -> Any:
+        events.append(("sent", last_step))
+        event = SimpleNamespace(synchronize=lambda: None)
+        return send(trainer, results, last_step)._replace(arrived=event)
+
+    def receive_and_note(trainer: Any, sent: Any) -> Any:
+        events.append(("looked at", sent.last_step))
+        return receive(trainer, sent)
+
+    monkeypatch.setattr(loop, "send_losses", send_as_from_a_gpu)
+    monkeypatch.setattr(loop, "receive_losses", receive_and_note)
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_LOOKS", 3)
+    late = changed(settings, run=training.run.with_name("late"))
+    train_run(late)
+
+    # Step 3's are looked at when those of step 6 are due, before these are sent.
+    first_epoch = [("sent", 3), ("looked at", 3), ("sent", 6), ("looked at", 6), ("sent", 7)]
+    assert events[:6] == [*first_epoch, ("looked at", 7)]
+    assert events[6] == ("sent", 10)
+    assert [line["loss"] for line in records(late)] == [line["loss"] for line in records(settings)]
+
+
+def test_too_little_memory_is_one_message_with_the_setting(
+    training: config.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(loop, "train_step", fail)
+    with pytest.raises(UserError, match=r"train\.micro_batch_size = 8: choose .*=4 \(train\.glob"):
+        train_run(training)
+
+
+def test_an_operation_without_the_same_bits_is_named(
+    training: config.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        assert torch.are_deterministic_algorithms_enabled()
+        raise RuntimeError(
+            "put_ does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism ..."
+        )
+
+    monkeypatch.setattr(loop, "train_step", fail)
+    settings = changed(training, train={"deterministic": True})
+    with pytest.raises(UserError, match=r"^train.deterministic = true: put_ does not .*=false$"):
+        train_run(settings)

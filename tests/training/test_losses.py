@@ -9,7 +9,7 @@ import torch
 
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
-from lens_hpc.training.losses import check_losses, reduce_losses
+from lens_hpc.training.losses import receive_losses, send_losses
 from lens_hpc.training.trainer import StepResult
 
 
@@ -33,18 +33,21 @@ def results(*losses: float) -> list[StepResult]:
 
 
 def test_losses_are_the_means_over_the_processes(trainer: Any) -> None:
-    assert reduce_losses(trainer, results(1.0, 3.0)) == [0.5, 1.5]
+    sent = send_losses(trainer, results(1.0, 3.0), last_step=10)
+    assert receive_losses(trainer, sent) == [0.5, 1.5]
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_step_and_samples(
     trainer: Any, tmp_path: Path
 ) -> None:
-    check_losses(trainer, [1.0, 2.0, 3.0], results(1.0, 2.0, 3.0), last_step=10)
+    receive_losses(trainer, send_losses(trainer, results(1.0, 2.0, 3.0), last_step=10))
     assert not (tmp_path / "nonfinite.json").exists()
 
-    losses = [1.0, float("nan"), 3.0]
+    sent = send_losses(trainer, results(1.0, float("nan"), 3.0), last_step=10)
+    # The rate is that of the steps, whatever it is when their losses are looked at.
+    trainer.rate = SimpleNamespace(now=lambda: 0.125)
     with pytest.raises(UserError, match=r"became nan in step 9 at learning rate 2\.5e-01"):
-        check_losses(trainer, losses, results(*losses), last_step=10)
+        receive_losses(trainer, sent)
     told = json.loads((tmp_path / "nonfinite.json").read_text())
     # Draw 33 is the copy of row 5.
     expected = trainer.train_loader.samples.split.ids(np.array([3, 5])).tolist()

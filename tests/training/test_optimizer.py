@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -77,3 +79,81 @@ def test_the_focal_loss_is_that_of_the_paper() -> None:
     torch.testing.assert_close(
         loss_of(logits, labels, kind="focal", focal_gamma=0.0), loss_of(logits, labels)
     )
+
+
+class WithUnused(TwoParts):
+    """As timm's ConvNeXt: a parameter of each group is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        backbone = nn.ModuleDict({"unused": nn.LayerNorm(2), "used": nn.Linear(2, 1)})
+        self.image = nn.ModuleDict({"backbone": backbone, "blocks": nn.Linear(2, 1)})
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def freeze(self) -> "WithUnused":
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_("unused" not in name)
+        return self
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        x = torch.ones(5, 2)
+        (self.image["backbone"]["used"](x) * self.image["blocks"](x)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def groups_of_earlier_versions(model: WithUnused, lr: float) -> torch.optim.AdamW:
+    """All parameters are in the groups, whether they are used or not."""
+    of_backbone, others = [], []
+    for name, parameter in model.named_parameters():
+        (of_backbone if name.startswith("image.backbone.") else others).append(parameter)
+    groups = [
+        {"params": of_backbone, "lr": lr, "backbone": True},
+        {"params": others, "lr": lr, "backbone": False},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=1e-4)
+
+
+@pytest.mark.parametrize("saved_by", ["an earlier version", "this one"])
+def test_an_optimizer_goes_on_from_a_saved_one(saved_by: str) -> None:
+    settings = config.Optim(lr=0.1)
+    first = WithUnused()
+    other = copy.deepcopy(first).freeze()
+    if saved_by == "this one":
+        optimizer = optim.make_optimizer(first.freeze(), settings)
+    else:
+        optimizer = groups_of_earlier_versions(first, lr=0.1)
+    for _ in range(3):
+        first.step(optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    # As if it had been saved on a GPU.
+    for group in saved["param_groups"]:
+        group["fused"] = True
+
+    other.load_state_dict(first.state_dict())
+    resumed = optim.make_optimizer(other, settings)
+    optim.load_optimizer(resumed, other, saved)
+    assert [group["fused"] for group in resumed.param_groups] == [None, None]
+    for _ in range(3):
+        first.step(optimizer)
+        other.step(resumed)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_a_group_that_is_all_frozen_now_is_left_out_of_a_saved_one() -> None:
+    model = WithUnused()
+    for parameter in model.image["backbone"].parameters():
+        parameter.requires_grad_(False)
+    saved = groups_of_earlier_versions(model, lr=0.1).state_dict()
+
+    resumed = optim.make_optimizer(model, config.Optim(lr=0.2))
+    optim.load_optimizer(resumed, model, saved)
+    assert [group["lr"] for group in resumed.param_groups] == [0.1]
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = WithUnused().freeze()
+    optimizer = optim.make_optimizer(model, config.Optim())
+    in_groups = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    assert in_groups == {id(one) for one in model.parameters() if one.requires_grad}

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import DistributedDataParallelKwargs
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from lens_hpc import config
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
+from lens_hpc.model.build import build_model
+from lens_hpc.scoring.scores import score
 from lens_hpc.training import trainer as room
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
@@ -82,12 +85,12 @@ def test_the_initial_weights_are_those_of_the_seed(
 ) -> None:
     with accelerator_session(training) as accelerator:
         torch.rand(7)  # what was drawn before does not matter
-        one = room.prepare_model(training, manifest, accelerator).state_dict()
-        other = room.prepare_model(training, manifest, accelerator).state_dict()
+        one = room.prepare_model(training, manifest, accelerator, 8).state_dict()
+        other = room.prepare_model(training, manifest, accelerator, 8).state_dict()
         assert all(torch.equal(one[name], other[name]) for name in one)
         loop = training.train.model_copy(update={"seed": 1})
         changed = training.model_copy(update={"train": loop})
-        third = room.prepare_model(changed, manifest, accelerator).state_dict()
+        third = room.prepare_model(changed, manifest, accelerator, 8).state_dict()
         assert any(not torch.equal(one[name], third[name]) for name in one)
 
 
@@ -108,6 +111,55 @@ def test_the_averaged_model_is_what_is_exported(training: config.Train, manifest
         assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_the_average_is_updated_by_a_few_calls(training: config.Train, manifest: Manifest) -> None:
+    """timm takes that path only for a copy that was made on the model's own device."""
+    optim = training.optim.model_copy(update={"ema_decay": 0.9})
+    model = build_model(training.model, manifest)
+    average = room.make_average(optim, model)
+    assert average is not None
+    assert average.foreach
+    assert average.device is None
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_training_is_in_mixed_precision_and_validation_in_float32(
+    training: config.Train, manifest: Manifest, averaged: bool
+) -> None:
+    """`best` is chosen by validation, and evaluation, in float32, must find the same."""
+    settings = training.model_copy(
+        update={
+            "train": training.train.model_copy(update={"precision": "bf16"}),
+            "optim": training.optim.model_copy(update={"ema_decay": 0.5 if averaged else None}),
+        }
+    )
+    products: list[torch.dtype] = []
+
+    def note(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        products.append(output.dtype)
+
+    with (
+        accelerator_session(settings) as accelerator,
+        make_trainer(settings, accelerator, manifest) as trainer,
+    ):
+        trained = accelerator.unwrap_model(trainer.model)
+        trained.features[0].register_forward_hook(note)
+        train_step(trainer, 0, trainer.train_loader(0, trainer.shares(0)))
+        assert set(products) == {torch.bfloat16}
+
+        products.clear()
+        model = trainer.whole_model()
+        if averaged:
+            model.features[0].register_forward_hook(note)
+        logits = score(accelerator, model, trainer.validation_loader)
+        assert set(products) == {torch.float32}
+
+        # The same as the weights give that evaluation reads.
+        exported = build_model(settings.model, manifest)
+        exported.load_state_dict(model.state_dict())
+        alone = score(accelerator, exported, trainer.validation_loader)
+        np.testing.assert_array_equal(logits, alone)
+
+
 def test_the_manifest_that_is_given_is_not_read_again(
     training: config.Train, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +170,18 @@ def test_the_manifest_that_is_given_is_not_read_again(
     ):
         assert trainer.train_loader.samples.manifest is manifest
         assert trainer.validation_loader.samples.split.manifest is manifest
+
+
+def test_a_micro_batch_of_one_value_a_channel_is_refused(
+    training: config.Train, manifest: Manifest
+) -> None:
+    loop = training.train.model_copy(update={"micro_batch_size": 1})
+    settings = training.model_copy(update={"train": loop})
+    with (
+        accelerator_session(settings) as accelerator,
+        pytest.raises(UserError, match=r"BatchNorm needs more .* Choose train\.micro_batch_size=2"),
+    ):
+        make_trainer(settings, accelerator, manifest)
 
 
 def test_an_epoch_without_a_step_is_refused(training: config.Train, manifest: Manifest) -> None:
@@ -158,19 +222,67 @@ def test_sync_batchnorm_leaves_every_backbone_as_it_was(
     training: config.Train, manifest: Manifest, backbone: str
 ) -> None:
     """Only a GPU trains with it, but the model that is made for one can be tried on the CPU."""
-    alone = training.model_copy(
-        update={
-            "model": training.model.model_copy(update={"backbone": backbone}),
-            "train": training.train.model_copy(update={"sync_batchnorm": True}),
-        }
-    )
+    settings = training.model.model_copy(update={"backbone": backbone})
     manifest = manifest.model_copy(update={"height": 64, "width": 64})
-    outputs = []
-    for kind in ("cpu", "cuda"):
-        accelerator: Any = SimpleNamespace(device=torch.device(kind), is_main_process=False)
-        model = room.prepare_model(alone, manifest, accelerator).eval()
-        torch.manual_seed(0)
-        images = torch.rand(2, len(manifest.bands), 64, 64)
-        with torch.inference_mode():
-            outputs.append(model(images, torch.rand(2, len(manifest.features))))
-    assert torch.equal(*outputs)
+    model = build_model(settings, manifest).eval()
+    images = torch.rand(2, len(manifest.bands), 64, 64)
+    features = torch.rand(2, len(manifest.features))
+
+    with torch.inference_mode():
+        before = model(images, features)
+        accelerator: Any = SimpleNamespace(device=torch.device("cuda"))
+        after = room.synchronise_batchnorm(model, accelerator)(images, features)
+    assert torch.equal(before, after)
+
+
+# ---- models of one's own ----
+
+
+class TwoExperts(nn.Module):
+    """Which expert is used depends on the samples."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.bright, self.faint = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        mean = images.mean((1, 2, 3))[:, None]
+        expert = self.bright if mean.mean() > -1 else self.faint
+        return expert(mean)[:, 0]
+
+
+def test_of_a_model_of_ones_own_nothing_is_frozen() -> None:
+    model = TwoExperts()
+    handler = DistributedDataParallelKwargs()
+    accelerator: Any = SimpleNamespace(ddp_handler=handler, is_main_process=False)
+    room.leave_alone(model, ["faint.weight", "faint.bias"], accelerator)
+    assert all(one.requires_grad for one in model.parameters())
+    assert handler.find_unused_parameters
+
+
+class Decorated(nn.Module):
+    """Its forward pass has a decorator, which must stay."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        if own:
+            self.forward = self.forward  # type: ignore[method-assign]
+
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_forward_pass_of_a_model_is_as_it_was(training: config.Train, own: bool) -> None:
+    loop = training.train.model_copy(update={"precision": "bf16"})
+    model: Any = Decorated(own)
+    before = vars(model).get("forward")
+    with accelerator_session(training.model_copy(update={"train": loop})) as accelerator:
+        accelerator.prepare(model)
+        assert vars(model)["forward"] is not before
+        room.unwrap_forward(model, before)
+        assert vars(model).get("forward") is before
+        with accelerator.autocast():
+            assert model(torch.ones(1, 2)).dtype == torch.float32
