@@ -1,4 +1,5 @@
 # The two commands of the README: `make demo` and `make test`. Each sets up .venv first, by way of `make install`.
+# `make test-long` tries every case where `make test` takes a sample.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ SHARDS := data/demo/shards
 LAUNCH := ACCELERATE_USE_CPU=true $(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml \
 	--main_process_port 0 -m lens_hpc
 
-.PHONY: install demo test clean
+.PHONY: install demo test test-long clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -19,7 +20,7 @@ install: .venv/installed
 	@echo 'Installing into .venv (about 6 GB, most of it PyTorch; a few minutes) ...'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed]'
 	@touch $@
 
 $(SURVEY)/recipe.yaml: | install
@@ -44,6 +45,10 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile
+
+test-long: export LENS_HPC_LONG := 1
+test-long: export LENS_HPC_KILLS := 20
+test-long: test
 
 clean:
 	rm -rf .venv data/demo runs/demo runs/demo-features runs/demo-image

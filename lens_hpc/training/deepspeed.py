@@ -6,6 +6,8 @@ which hold the float32 weights of many parameters in a row:
 
     ZeRO 1, 2   the row is cut into as many pieces as there are processes
     ZeRO 3      every parameter is cut so, and a process's piece holds its part of each
+
+Frozen parameters and buffers are in no piece. ZeRO 3 cuts the former, too.
 """
 
 import logging
@@ -19,9 +21,13 @@ from accelerate.utils import DeepSpeedPlugin
 from torch import distributed, nn
 
 from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
 
 WEIGHTS = "weights"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
+
+BUCKET_VALUES = 50_000_000
+"""Gradients that are added up at once, in a buffer of their own; by itself DeepSpeed takes 2 GB."""
 
 ShardedState = dict[str, dict[str, torch.Tensor]]
 """Complete tensors: of the weights and of each moment, by the name of the parameter."""
@@ -48,20 +54,49 @@ def make_plugin(precision: str, gradient_clip: float | None) -> DeepSpeedPlugin:
             f"DeepSpeed is not installed ({error}); pip install 'lens_hpc[deepspeed]'"
         ) from error
 
+    if not torch.accelerator.is_available():
+        _build_no_operator()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
-    plugin.deepspeed_config.update(
+    settings = plugin.deepspeed_config
+    settings.update(
         train_micro_batch_size_per_gpu=1,
         gradient_accumulation_steps=1,
         gradient_clipping=gradient_clip or 0.0,  # left out, DeepSpeed clips to 1
-        timers={
-            "throughput": {"enabled": False, "synchronized": False}
-        },  # wait for the GPU each step
+        # Its timer would wait for the GPU each step.
+        timers={"throughput": {"enabled": False, "synchronized": False}},
     )
+    zero = settings["zero_optimization"]
+    zero.setdefault("reduce_bucket_size", BUCKET_VALUES)
+    if zero.get("offload_optimizer", {}).get("device", "none") != "none":
+        logger.info(
+            "deepspeed_config moves the optimizer off the GPU: at the first start DeepSpeed "
+            "compiles its AdamW for CPUs, which takes minutes. If a start was killed meanwhile and "
+            "the next one waits for ever (torch before 2.14), remove the file cpu_adam/lock below "
+            "TORCH_EXTENSIONS_DIR, which is ~/.cache/torch_extensions unless it is set"
+        )
+
     if precision == "bf16":  # DeepSpeed's own bf16 breaks BatchNorm
-        plugin.deepspeed_config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        settings["torch_autocast"] = {
+            "enabled": True,
+            "dtype": "bfloat16",
+            # Of the layers named here DeepSpeed would add up gradients in bfloat16.
+            "lower_precision_safe_modules": [],
+        }
     return plugin
+
+
+def _build_no_operator() -> None:
+    """Keep DeepSpeed from compiling its all-reduce for inference on CPUs, which no training uses.
+
+    It would need a compiler and minutes at the first start, and a killed build leaves a lock that
+    torch before 2.14 waits for without end.
+    """
+    from deepspeed import ops
+
+    # The list of what may be built; made by trying compilers, unless it is there already.
+    ops.__compatible_ops__ = {}
 
 
 def is_cut(module: nn.Module) -> bool:
@@ -71,14 +106,14 @@ def is_cut(module: nn.Module) -> bool:
 
 def whole_weights(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the state_dict with complete parameters, on every process. All must call it."""
-    state = dict(module.state_dict())
-    parameters: dict[str, Any] = dict(module.named_parameters())
+    return {name: _whole(value) for name, value in module.state_dict(keep_vars=True).items()}
 
-    for name, parameter in parameters.items():
-        if hasattr(parameter, "ds_id"):
-            pieces = _gather(parameter.ds_tensor.flatten())
-            state[name] = _shaped(pieces, parameter.ds_shape)
-    return state
+
+def _whole(value: Any) -> torch.Tensor:
+    """Return a complete parameter or a buffer. All must call it, because ZeRO 3 cuts the former."""
+    if not hasattr(value, "ds_id"):
+        return value.detach()
+    return _shaped(_gather(value.ds_tensor.flatten()), value.ds_shape)
 
 
 # ---- checkpoints ----
@@ -106,6 +141,9 @@ def gather_sharded_state(module: nn.Module, optimizer: Any) -> ShardedState:
     """Return float32 weights and AdamW's moments, complete. All processes must call it."""
     zero = optimizer.optimizer
     gathered: ShardedState = {kind: {} for kind in (WEIGHTS, *MOMENTS)}
+
+    for name, value in _outside_pieces(module).items():
+        gathered[WEIGHTS][name] = _whole(value)
 
     for piece in _pieces(zero, module):
         tensors = {WEIGHTS: piece.flat}
@@ -136,10 +174,21 @@ def load_sharded_state(module: nn.Module, optimizer: Any, state: ShardedState, s
         # ZeRO 3 keeps its parameters beside the flat piece, too.
         if piece.is_cut:
             for slot in piece.slots:
-                _set_cut_parameter(slot, flat, state[WEIGHTS][slot.name])
+                _set_whole(slot.parameter, state[WEIGHTS][slot.name])
+
+    for name, value in _outside_pieces(module).items():
+        # Earlier versions did not save buffers, nor what a model of one's own had frozen.
+        if name in state[WEIGHTS]:
+            _set_whole(value, state[WEIGHTS][name])
 
     if hasattr(zero, "update_lp_params"):
         zero.update_lp_params()
+
+
+def _outside_pieces(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return frozen parameters and buffers by name. Of statistics each process has its own."""
+    state: dict[str, torch.Tensor] = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if not value.requires_grad}
 
 
 def _pieces(zero: Any, module: nn.Module) -> Iterator[_Piece]:
@@ -194,12 +243,16 @@ def _own_part(row: torch.Tensor, length: int) -> torch.Tensor:
     return parts[distributed.get_rank()]
 
 
-def _set_cut_parameter(slot: _Slot, flat: torch.Tensor, complete: torch.Tensor) -> None:
-    """Set what ZeRO 3 keeps of a parameter: this process's part, and all of a small one."""
-    own = flat[slot.start : slot.start + slot.length]
-    slot.parameter.ds_tensor.data.copy_(own)
-    if slot.parameter.data.numel():
-        slot.parameter.data.copy_(complete)
+def _set_whole(value: Any, complete: torch.Tensor) -> None:
+    """Set a parameter or a buffer.
+
+    Of a parameter that ZeRO 3 cuts, it sets this process's part, and all of a small one.
+    """
+    if hasattr(value, "ds_id"):
+        own = _own_part(complete.flatten(), value.partition_numel())
+        value.ds_tensor.data.copy_(own)
+    if value.data.numel():
+        value.data.copy_(complete)
 
 
 def _gather(piece: torch.Tensor) -> torch.Tensor:

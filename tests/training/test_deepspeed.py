@@ -5,6 +5,7 @@ ones.
 """
 
 import copy
+import os
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,18 @@ PROCESSES = 2
 
 
 MODEL = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))  # 15 + 5 + 10 + 2 values
+MODEL.register_buffer("counter", torch.tensor(10))
+FROZEN = "1.weight"
 
 
-def make_model() -> nn.Module:
-    return copy.deepcopy(MODEL)
+def make_model(factor: int = 1) -> nn.Module:
+    """The model, its values multiplied, and one of its weights frozen."""
+    model = copy.deepcopy(MODEL)
+    model.counter *= factor
+    for name, parameter in model.named_parameters():
+        parameter.data *= factor
+        parameter.requires_grad = name != FROZEN
+    return model
 
 
 class Ranks:
@@ -68,8 +77,8 @@ def padded_rows(values: torch.Tensor) -> torch.Tensor:
 
 
 def stage_2(model: nn.Module, rank: int) -> SimpleNamespace:
-    """Its optimizer: the row of all parameters, cut."""
-    parameters = list(model.parameters())
+    """Its optimizer: the row of all parameters that are trained, cut."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     row = torch.cat([parameter.detach().flatten() for parameter in parameters])
     return SimpleNamespace(
         single_partition_of_fp32_groups=[padded_rows(row)[rank].clone()],
@@ -79,8 +88,9 @@ def stage_2(model: nn.Module, rank: int) -> SimpleNamespace:
 
 
 def stage_3(model: nn.Module, rank: int) -> SimpleNamespace:
-    """Its optimizer: each parameter cut, and this rank's parts in a row."""
+    """Its optimizer: each parameter cut, and this rank's parts of what is trained in a row."""
     parameters: list[Any] = list(model.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     parts = []
     for number, parameter in enumerate(parameters):
         part = padded_rows(parameter.detach().flatten())[rank].clone()
@@ -89,11 +99,12 @@ def stage_3(model: nn.Module, rank: int) -> SimpleNamespace:
         parameter.ds_numel = parameter.numel()
         parameter.ds_tensor = part
         parameter.partition_numel = part.numel
-        parts.append(part)
         parameter.data = torch.empty(0)
+        if parameter.requires_grad:
+            parts.append(part)
     return SimpleNamespace(
         fp32_partitioned_groups_flat=[torch.cat(parts)],
-        fp16_groups=[parameters],
+        fp16_groups=[trained],
         optimizer=SimpleNamespace(state={}),
     )
 
@@ -104,6 +115,7 @@ def test_pieces_come_together_and_are_cut_again(
 ) -> None:
     ranks = Ranks(monkeypatch)
     expected = make_model().state_dict()
+    trained = expected.keys() - {FROZEN, "counter"}
 
     def gather(rank: int) -> deepspeed.ShardedState:
         model = make_model()
@@ -120,28 +132,50 @@ def test_pieces_come_together_and_are_cut_again(
 
     for gathered in ranks.run(gather):
         assert gathered.keys() == {"weights", "exp_avg", "exp_avg_sq"}
+        assert gathered["weights"].keys() == expected.keys()
         for kind, factor in (("weights", 1), ("exp_avg", 2), ("exp_avg_sq", 3)):
-            assert gathered[kind].keys() == expected.keys()
-            for name, value in expected.items():
-                torch.testing.assert_close(gathered[kind][name], value * factor)
+            assert gathered[kind].keys() >= trained
+            for name, value in gathered[kind].items():
+                torch.testing.assert_close(value, expected[name] * factor)
 
     def load(rank: int) -> deepspeed.ShardedState:
-        model = make_model()
+        model = make_model(factor=100)
         zero = make_zero(model, rank)
         optimizer = SimpleNamespace(optimizer=zero)
-        doubled = {
-            kind: {name: value * 2 for name, value in by_name.items()}
-            for kind, by_name in gathered.items()
-        }
-        deepspeed.load_sharded_state(model, optimizer, doubled, step=7)
+        deepspeed.load_sharded_state(model, optimizer, gathered, step=7)
         (state,) = zero.optimizer.state.values()
         assert state["step"] == 7
         return deepspeed.gather_sharded_state(model, optimizer)
 
     for again in ranks.run(load):
-        for kind, by_name in again.items():
-            for name, value in by_name.items():
-                torch.testing.assert_close(value, gathered[kind][name] * 2)
+        torch.testing.assert_close(again, gathered)
+
+
+@pytest.mark.parametrize("make_zero", [stage_2, stage_3])
+def test_what_was_frozen_later_or_not_saved_changes_nothing_else(
+    make_zero: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints of earlier versions: with moments of what is frozen now, or without it."""
+    ranks = Ranks(monkeypatch)
+    values = {name: value * 2 for name, value in MODEL.state_dict().items()}
+    everything = {kind: dict(values) for kind in ("weights", "exp_avg", "exp_avg_sq")}
+
+    def load(state: deepspeed.ShardedState) -> list[deepspeed.ShardedState]:
+        def on_rank(rank: int) -> deepspeed.ShardedState:
+            model = make_model()
+            optimizer = SimpleNamespace(optimizer=make_zero(model, rank))
+            deepspeed.load_sharded_state(model, optimizer, state, step=7)
+            return deepspeed.gather_sharded_state(model, optimizer)
+
+        return ranks.run(on_rank)
+
+    for loaded in load(everything):
+        torch.testing.assert_close(loaded["weights"], values)
+
+    del everything["weights"][FROZEN]
+    for loaded in load(everything):
+        initial = MODEL.state_dict()[FROZEN]
+        torch.testing.assert_close(loaded["weights"], values | {FROZEN: initial})
 
 
 def test_cut_weights_are_whole_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +204,34 @@ def test_the_launcher_says_whether_it_is_used(monkeypatch: pytest.MonkeyPatch) -
 def test_fp16_is_refused() -> None:
     with pytest.raises(UserError, match="not with DeepSpeed here"):
         deepspeed.make_plugin("fp16", None)
+
+
+@pytest.fixture
+def launcher_config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the launcher's file says of ZeRO, to be filled in."""
+    zero: dict[str, Any] = {"stage": 2}
+    plugin = SimpleNamespace(deepspeed_config={"zero_optimization": zero})
+    monkeypatch.setattr(deepspeed, "DeepSpeedPlugin", lambda: plugin)
+    monkeypatch.setattr(deepspeed, "_build_no_operator", lambda: None)
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    return zero
+
+
+def test_the_buffer_for_gradients_is_small_unless_the_file_says_otherwise(
+    launcher_config: dict[str, Any],
+) -> None:
+    deepspeed.make_plugin("no", None)
+    assert launcher_config["reduce_bucket_size"] == deepspeed.BUCKET_VALUES
+    launcher_config["reduce_bucket_size"] = 7
+    deepspeed.make_plugin("no", None)
+    assert launcher_config["reduce_bucket_size"] == 7
+
+
+@pytest.mark.parametrize(("device", "is_told"), [("none", False), ("cpu", True)])
+def test_whoever_moves_the_optimizer_off_the_gpu_is_told_of_the_lock(
+    launcher_config: dict[str, Any], device: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher_config["offload_optimizer"] = {"device": device}
+    with caplog.at_level("INFO", logger="lens_hpc"):
+        deepspeed.make_plugin("no", None)
+    assert ("remove the file cpu_adam/lock below TORCH_EXTENSIONS_DIR" in caplog.text) == is_told
