@@ -35,8 +35,10 @@ from lens_hpc.reporting.results import Results, Survey, evaluate_scores
 from lens_hpc.scoring import predictions
 from lens_hpc.scoring.calibration import Calibration, fit_calibration, probability_maps
 from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
+from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.scoring.predictions import Scores
 from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.long_wait import waited_for
 
 IDS_SHOWN = 5
 # The terminal shows values below each other.
@@ -109,7 +111,8 @@ def evaluate_runs(
     with torch_unchanged(), cut_shards_named():
         # All that the user can have wrong is looked at before the processes meet.
         task = _prepare(runs, scoring, compare)
-        with accelerator_session() as accelerator:
+        remedy = smaller_batch_size(scoring.batch_size)
+        with accelerator_session() as accelerator, out_of_memory_named(remedy):
             # In float32, whatever the run was trained in: rounding makes ties.
             return _evaluate(accelerator, task, survey)
 
@@ -158,15 +161,17 @@ def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluati
         accelerator, task.members, scoring.tta, scoring.batch_size, scoring.workers
     )
     calibration = calibrate_on_validation(scorer, task.training_dataset, task.split)
-    rows, logits = scorer.score_share(task.split)
+    with waited_for(accelerator, f"scoring {task.split.name}"):
+        rows, logits = scorer.score_share(task.split)
 
     # The first run of an ensemble keeps the results.
     folder = layout.evaluation_folder(task.runs[0], evaluation_name(scoring, task.runs))
     evaluation = None
     with _folder_of_all(accelerator, folder) as partial:
         maps = probability_maps(calibration)
-        predictions.write_part(partial, accelerator.process_index, task.split, rows, logits, maps)
-        accelerator.wait_for_everyone()
+        with waited_for(accelerator, "writing predictions"):
+            rank = accelerator.process_index
+            predictions.write_part(partial, rank, task.split, rows, logits, maps)
 
         # All parts are there now.
         if accelerator.is_main_process:

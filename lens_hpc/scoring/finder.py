@@ -21,6 +21,7 @@ from lens_hpc.loading.samples import normalise_features, normalise_images
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import float32_kept
 from lens_hpc.scoring.calibration import Calibration, read_calibration, shift_prevalence
+from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 
 ROWS_SHOWN = 5
 
@@ -176,8 +177,9 @@ class Finder:
             with np.errstate(over="ignore"):  # what overflows is told below
                 pixels = np.asarray(images[rows], dtype=np.float32)
             _check_finite(pixels, start)
-            for number, member in enumerate(self.members):
-                logits[number, rows] = self._score_batch(member, pixels, table[rows])
+            with out_of_memory_named(smaller_batch_size(batch_size)):
+                for number, member in enumerate(self.members):
+                    logits[number, rows] = self._score_batch(member, pixels, table[rows])
 
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=0))
         if len(bad):

@@ -2,7 +2,8 @@
 
 1. Dataset, loader, model and optimizer are made as for a training.
 2. Each part runs for some seconds on batches of the training split; what a loader worker does, on
-   one core.
+   one core. Several processes run it at the same time and equally often, because a step waits for
+   all of them.
 3. The bottleneck is named, and the setting to turn.
 """
 
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, repeat
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from lens_hpc import config
 from lens_hpc.dataset.manifest import read_manifest
@@ -20,7 +23,9 @@ from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.loading.loader import Batch
 from lens_hpc.loading.order import Share
 from lens_hpc.logs import logger
+from lens_hpc.scoring.out_of_memory import out_of_memory_named
 from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.memory import smaller_micro_batch
 from lens_hpc.training.trainer import Trainer, make_trainer, train_step
 from lens_hpc.workers import usable_cpus
 
@@ -51,40 +56,80 @@ class Rates:
     batch_size: int
     """Of a micro-batch."""
     samples_per_second: dict[str, float]
-    """By the name of the part."""
+    """Of all processes together, by the name of the part."""
+    processes: int
     advice: str
     """The bottleneck, and the setting to turn."""
 
 
-def measure_rates(settings: config.Train, seconds: float) -> Rates:
-    """Measure each part for some seconds. Nothing is written."""
+def measure_rates(settings: config.Train, seconds: float) -> Rates | None:
+    """Measure each part for some seconds, on all processes; the first returns what was found.
+
+    Nothing is written.
+    """
     with cut_shards_named(), accelerator_session(settings) as accelerator:
         manifest = read_manifest(settings.data.dataset)
         with make_trainer(settings, accelerator, manifest) as trainer:
-            parts = loader_parts(trainer) | combined_parts(trainer)
-            rates = {}
-            for name, part in parts.items():
-                logger.info("measuring for %g s: %s", seconds, name)
-                rates[name] = samples_per_second(part, seconds, accelerator.device)
-
             loader = trainer.train_loader
+            remedy = smaller_micro_batch(settings, loader.batch_size, trainer.accumulation)
+            with out_of_memory_named(remedy):
+                rates = measure_parts(trainer, seconds)
+            if not accelerator.is_main_process:
+                return None
+
             rows = len(loader.samples.split)
-            return Rates(rows, loader.batch_size, rates, give_advice(settings, rates))
+            advice = give_advice(settings, rates)
+            return Rates(rows, loader.batch_size, rates, accelerator.num_processes, advice)
 
 
-def samples_per_second(part: Part, seconds: float, device: torch.device) -> float:
-    """Call a part for some seconds, and return its rate."""
-    for _ in range(WARM_UP_CALLS):
-        part()
+def measure_parts(trainer: Trainer, seconds: float) -> dict[str, float]:
+    """Return the samples a second of each part."""
+    rates = {}
+    for name, part in (loader_parts(trainer) | combined_parts(trainer)).items():
+        logger.info("measuring for %g s: %s", seconds, name)
+        rates[name] = samples_per_second(part, seconds, trainer.accelerator)
+    return rates
 
-    done = 0
+
+def samples_per_second(part: Part, seconds: float, accelerator: Accelerator) -> float:
+    """Call a part for about so many seconds, and return the rate of all processes together.
+
+    A training step waits for all processes, so they must call it equally often: they do in rounds,
+    after each of which they agree on the length of the next.
+    """
+    _timed(part, WARM_UP_CALLS, accelerator)
+
+    samples = 0.0
+    spent = 0.0
+    calls = 1
+    while spent < seconds:
+        slowest, done = _timed(part, calls, accelerator)
+        spent += slowest
+        samples += done
+
+        # The first calls may find everything ready, so that a round is never much longer than all
+        # before.
+        calls_left = (seconds - spent) / slowest * calls
+        calls = max(1, min(2 * calls, int(calls_left)))
+    return samples / spent
+
+
+def _timed(part: Part, calls: int, accelerator: Accelerator) -> tuple[float, float]:
+    """Call a part so often; return the seconds of the slowest process, and the samples of all."""
+    _finish(accelerator.device)
     began = time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        done += part()
-    # A GPU may still have work to do.
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return done / (time.perf_counter() - began)
+    done = sum(part() for _ in range(calls))
+    _finish(accelerator.device)
+
+    own = torch.tensor([[time.perf_counter() - began, done]], device=accelerator.device)
+    everyones: Any = accelerator.gather(own)
+    return everyones[:, 0].max().item(), everyones[:, 1].sum().item()
+
+
+def _finish(device: torch.device) -> None:
+    """Wait until a device has done what it was told; a GPU may still have work to do."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def endless_shares(trainer: Trainer) -> Iterator[Share]:

@@ -14,19 +14,16 @@ from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.loading.augmentation import make_augmentation
-from lens_hpc.loading.loader import Batch, Loader
+from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import micro_batches, scoring_shares
 from lens_hpc.loading.samples import Samples
-from lens_hpc.model.build import build_model, without_weights
+from lens_hpc.model.build import TRIED_BATCH, build_model, without_weights
 from lens_hpc.process import torch_unchanged
-from lens_hpc.training.optimizer import BinaryLoss
+from lens_hpc.training.accelerator import check_trackers
+from lens_hpc.training.memory import FLOAT32_BYTES, Step, estimate_memory
 from lens_hpc.training.run_folder import check_same_run
 from lens_hpc.training.trainer import make_order
 from lens_hpc.training.training_data import SPLITS, TRAIN, VALIDATION, check_labels
-
-FLOAT32_BYTES = 4
-BYTES_PER_WEIGHT = 4 * FLOAT32_BYTES  # the weight, its gradient and AdamW's two moments
-TRIED_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,9 @@ class _Checks:
     # ---- the checks ----
 
     def batches(self) -> str:
-        """Check the batch arithmetic."""
+        """Check the batch arithmetic, and where metrics go."""
         size, accumulation = self.micro_batches
+        check_trackers(list(self.settings.train.trackers))
         return (
             f"{self.settings.train.global_batch_size} a step = {self.world_size} processes "
             f"x {accumulation} micro-batches of {size}"
@@ -120,8 +118,8 @@ class _Checks:
         train = self.train_split
         validation = Split(folder, VALIDATION, manifest=manifest)
         augmentation = make_augmentation(settings.augment, 0, settings.code)
-        augmentation.check(manifest.height, manifest.width)
         order = make_order(settings, train)
+        self._load_some(Samples(train, manifest, settings.data.image_scale, augmentation))
 
         shards = [*train.record.shards, *validation.record.shards]
         size = sum(shard.bytes for shard in shards)
@@ -131,26 +129,33 @@ class _Checks:
             f"{size / 1e9:.2f} GB; {order.steps:,} steps an epoch"
         )
 
-    def model(self) -> str:
-        """Check initial weights and a step on a few samples; estimate the memory of a device."""
-        settings = self.settings
-        split = self.train_split
-        model = build_model(settings.model, self.manifest, settings.code)
-        samples = Samples(split, self.manifest, settings.data.image_scale)
+    def _load_some(self, samples: Samples) -> None:
+        """Load and augment a few cutouts; an engine of one's own may fail at its first ones."""
         with Loader(samples, TRIED_BATCH, workers=0, device=torch.device("cpu")) as loader:
-            batch = next(loader(0, scoring_shares(TRIED_BATCH, TRIED_BATCH, 0, 1)))
-            kept = bytes_kept(model, batch, BinaryLoss(settings.loss))
+            try:
+                next(loader(0, scoring_shares(TRIED_BATCH, TRIED_BATCH, 0, 1)))
+            except UserError:
+                raise
+            except Exception as error:  # an engine of one's own fails in ways of its own
+                raise UserError(
+                    f"augment.engine = {self.settings.augment.engine}: the first cutouts cannot be "
+                    f"loaded ({type(error).__name__}: {error})"
+                ) from error
 
-        # What is kept grows with the batch, and mixed precision keeps it in 16 bits.
-        micro_batch_size, _ = self.micro_batches
-        half = 0.5 if settings.train.precision != "no" else 1.0
-        activations = kept / TRIED_BATCH * micro_batch_size * half
-        count = count_weights(model)
-        need = count * BYTES_PER_WEIGHT + activations
-        return (
-            f"{count / 1e6:.1f} million weights; about {need / 1e9:.1f} GB of memory a GPU "
-            "(an estimate), and PyTorch's own"
-        )
+    def model(self) -> str:
+        """Check initial weights and a training step; estimate the memory of a device."""
+        settings = self.settings
+        model = build_model(settings.model, self.manifest, settings.code)
+
+        micro_batch_size, accumulation = self.micro_batches
+        step = Step(settings, self.manifest, micro_batch_size, accumulation, self.world_size)
+        trial = step.try_on(model)
+        memory = estimate_memory(step, model, trial)
+
+        tried = f"training works in micro-batches of {micro_batch_size}"
+        if trial.why_few:
+            tried = f"training works in small micro-batches, others are untried ({trial.why_few})"
+        return f"{count_weights(model) / 1e6:.1f} million weights; {tried}; {memory}"
 
     def run_folder(self) -> str:
         """Check that the run can begin or go on, and that its disk has room for checkpoints."""
@@ -185,25 +190,6 @@ class _Checks:
 def count_weights(model: nn.Module) -> int:
     """Return the number of trainable values of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def bytes_kept(model: nn.Module, batch: Batch, loss: nn.Module) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()  # views share one
-        return tensor
-
-    def leave(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, leave):
-        logits = model(batch.images, batch.features)
-        loss(logits, batch.labels).mean().backward()
-    return sum(kept.values())
 
 
 def world_size_of(script: Path) -> int:

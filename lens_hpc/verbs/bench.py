@@ -28,8 +28,8 @@ class Settings(Train):
     """How long each part is measured."""
 
 
-def run(settings: Settings) -> "Rates":
-    """Measure the samples a second of each part of a training."""
+def run(settings: Settings) -> "Rates | None":
+    """Measure the parts of a training, on all processes; the first returns what was found."""
     from lens_hpc.training.bottleneck import measure_rates  # imports torch
 
     return measure_rates(settings, settings.seconds)
@@ -37,6 +37,7 @@ def run(settings: Settings) -> "Rates":
 
 def text(rates: "Rates") -> str:
     """Show the rate of each part, and the advice that follows."""
-    lines = [f"{rates.rows:,} training rows, {rates.batch_size} a batch, samples/s:"]
+    together = f" of {rates.processes} processes together" if rates.processes > 1 else ""
+    lines = [f"{rates.rows:,} training rows, {rates.batch_size} a batch, samples/s{together}:"]
     lines += [f"  {part:<22}{rate:>12,.0f}" for part, rate in rates.samples_per_second.items()]
     return "\n".join([*lines, rates.advice])

@@ -14,9 +14,11 @@ from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.metrics import table
 from lens_hpc.model.build import build_model
+from lens_hpc.model.fusion import FusionModel
 from lens_hpc.model.trained import save_trained
 from lens_hpc.reporting.evaluation import Evaluation, Scoring, evaluate_runs, evaluation_name
 from lens_hpc.reporting.results import Survey
+from lens_hpc.scoring.finder import Finder
 from tests.conftest import pack_survey, write_survey
 
 pytestmark = pytest.mark.slow
@@ -132,6 +134,21 @@ def test_a_mistake_is_named_and_writes_nothing(
     with pytest.raises(UserError, match=message):
         evaluate(workplace / "run", **scoring)
     assert sorted(workplace.glob("run/evaluation/*")) == before
+
+
+def test_too_little_memory_is_one_message_with_the_setting(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(FusionModel, "forward", fail)
+    with pytest.raises(UserError, match="batch_size = 64: choose batch_size=32"):
+        evaluate(workplace / "run", batch_size=64)
+    finder = Finder.load(workplace / "run")
+    images = np.zeros((1, 2, 24, 24), np.float32)
+    with pytest.raises(UserError, match="batch_size = 7: choose batch_size=3"):
+        finder.score(images, np.zeros((1, 2)), batch_size=7)
 
 
 def test_what_was_not_evaluated_cannot_be_compared(workplace: Path) -> None:
