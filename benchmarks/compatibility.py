@@ -1,6 +1,6 @@
 """Does the code as it is now still read, resume and score what an earlier version made?
 
-    python benchmarks/compatibility.py [old=5b7e5bb] [new=FOLDER]
+    python benchmarks/compatibility.py [old=5b7e5bb] [new=FOLDER] [model.backbone=NAME ...]
 
 The old commit is checked out into a temporary folder. There it packs and audits a mock survey,
 trains run A to its end, stops run B (the same training) in its second epoch, and evaluates A. Then
@@ -11,7 +11,8 @@ the code in FOLDER (by default, the checkout that this script is in)
 3. evaluates a copy of A, which must give the metrics and the logits that the old code gave.
 
 Every comparison is a line of a table, and the exit status is 1 when one of them differs. A key that
-only the new code writes is named and allowed. All runs on the CPU, in one thread.
+only the new code writes is named and allowed. All runs on the CPU, in one thread; settings of
+training, such as model.backbone, are passed to all of them.
 """
 
 import json
@@ -107,9 +108,17 @@ def checkout(commit: str, folder: Path) -> Iterator[Version]:
 
 def train_line(folder: Path, run: str) -> tuple[str, ...]:
     """Arguments of the training: all runs have the same ones, but for their folder."""
+    further = (argument for argument in sys.argv[1:] if "." in argument.split("=")[0])
     config = folder / "old" / "configs" / "train" / "demo.yaml"
     dataset = folder / "dataset"
-    return ("train", str(config), f"run={folder / run}", f"data.dataset={dataset}", *TRAINING)
+    return (
+        "train",
+        str(config),
+        f"run={folder / run}",
+        f"data.dataset={dataset}",
+        *TRAINING,
+        *further,
+    )
 
 
 def make(old: Version, folder: Path) -> None:

@@ -9,9 +9,15 @@ machine, in turn, each in a process of its own:
 - a bare loop of forward, backward and AdamW on batches that lie in memory;
 - a loop as timm's train.py has it (a running mean that is read each step, the schedule updated each
   step) on a torch DataLoader of .npy files with albumentations and two workers, as most would.
+
+And on two ranks with gloo, one core and 16 cutouts for each:
+
+- our `train` under `accelerate launch`, with one loader thread a rank;
+- a bare loop with DistributedDataParallel, which does not broadcast buffers either.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +30,8 @@ import numpy as np
 import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.metrics import AverageMeter
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -39,6 +47,8 @@ from lens_hpc.training.optimizer import BinaryLoss, make_optimizer  # noqa: E402
 BATCH = 32
 NPY = "npy+albumentations"
 OURS, BARE, TIMM = "lens_hpc train", "bare loop, batches in memory", "timm's loop, DataLoader"
+OURS_2, BARE_2 = "lens_hpc train, two ranks", "bare DDP loop, two ranks"
+RANKS = 2
 
 
 def settings_for(folder: Path) -> config.Train:
@@ -57,12 +67,25 @@ def settings_for(folder: Path) -> config.Train:
 
 def ours(folder: Path) -> dict[str, float]:
     """Train, and return what was recorded of the second epoch."""
+    return train(folder, [sys.executable])
+
+
+def ours_on_two_ranks(folder: Path) -> dict[str, float]:
+    """Train on two ranks, and return what was recorded of the second epoch."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    launch += ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu.yaml")]
+    return train(folder, launch, "data.workers=1")
+
+
+def train(folder: Path, launcher: list[str], *overrides: str) -> dict[str, float]:
+    """Train by our command."""
     with tempfile.TemporaryDirectory(dir=folder) as parent:
         run = Path(parent) / "run"
         file = Path(parent) / "config.yaml"
         file.write_text(reading.dump(settings_for(folder)))
-        command = [sys.executable, "-m", "lens_hpc", "train", str(file), f"run={run}"]
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        command = [*launcher, "-m", "lens_hpc", "train", str(file), f"run={run}", *overrides]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
         return json.loads((run / layout.METRICS_LOG).read_text().splitlines()[-1])
 
 
@@ -76,11 +99,33 @@ def make_parts(folder: Path) -> tuple[torch.nn.Module, torch.nn.Module, torch.op
 def bare(folder: Path) -> dict[str, float]:
     """Measure forward, backward and step alone."""
     model, loss, optimizer = make_parts(folder)
+    return second_epoch(bare_epoch(folder, model, loss, optimizer, ranks=1))
+
+
+def bare_on_two_ranks(folder: Path) -> dict[str, float]:
+    """Measure the same under DDP; this process is one of the ranks."""
+    distributed.init_process_group("gloo")
+    model, loss, optimizer = make_parts(folder)
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    found = second_epoch(bare_epoch(folder, wrapped, loss, optimizer, ranks=RANKS))
+    distributed.destroy_process_group()
+    return found
+
+
+def bare_epoch(
+    folder: Path,
+    model: torch.nn.Module,
+    loss: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ranks: int,
+) -> Callable[[], int]:
+    """Return an epoch of as many steps as ours has, on batches that lie in memory."""
+    share = BATCH // ranks
     rng = np.random.default_rng(0)
     batches = []
     for _ in range(8):
-        labels = torch.from_numpy(rng.integers(0, 2, BATCH)).float()
-        batches.append((torch.rand(BATCH, *IMAGE), torch.rand(BATCH, N_FEATURES), labels))
+        labels = torch.from_numpy(rng.integers(0, 2, share)).float()
+        batches.append((torch.rand(share, *IMAGE), torch.rand(share, N_FEATURES), labels))
     steps = len(list((folder / "npy").glob("[0-9]*.npy"))) // BATCH
 
     def epoch() -> int:
@@ -91,7 +136,7 @@ def bare(folder: Path) -> dict[str, float]:
             optimizer.zero_grad()
         return steps * BATCH
 
-    return second_epoch(epoch)
+    return epoch
 
 
 def timms(folder: Path) -> dict[str, float]:
@@ -129,7 +174,13 @@ def second_epoch(epoch: Callable[[], int]) -> dict[str, float]:
     return {"cutouts_per_second": cutouts / (time.perf_counter() - began)}
 
 
-WAYS_TO_TRAIN = {OURS: ours, BARE: bare, TIMM: timms}
+WAYS_TO_TRAIN = {
+    OURS: ours,
+    BARE: bare,
+    TIMM: timms,
+    OURS_2: ours_on_two_ranks,
+    BARE_2: bare_on_two_ranks,
+}
 
 
 def main(rows: int, repeats: int, figure: str) -> None:
@@ -144,6 +195,7 @@ def main(rows: int, repeats: int, figure: str) -> None:
         print(f"{way:<32}{median[way]:>8.1f} cutouts/s")
     print(f"{OURS} / bare loop: {median[OURS] / median[BARE]:.3f} (at least 0.97)")
     print(f"{OURS} / timm's loop: {median[OURS] / median[TIMM]:.2f} (at least 1.0)")
+    print(f"two ranks / bare DDP loop: {median[OURS_2] / median[BARE_2]:.3f} (at least 0.95)")
 
     shares = {
         what: statistics.median(one[what] for one in found[OURS])
@@ -174,7 +226,15 @@ def measure(folder: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS_TO_TRAIN}
     for _ in range(repeats):
         for way, measured in found.items():
-            command = [sys.executable, __file__, "measure", way, str(folder)]
+            launcher = [sys.executable]
+            if way == BARE_2:
+                launcher += [
+                    "-m",
+                    "torch.distributed.run",
+                    "--standalone",
+                    f"--nproc-per-node={RANKS}",
+                ]
+            command = [*launcher, __file__, "measure", way, str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             measured.append(json.loads(done.stdout.splitlines()[-1]))
     return found
@@ -185,7 +245,7 @@ def draw(file: Path, median: dict[str, float], shares: dict[str, float]) -> None
     import matplotlib.pyplot as plt
 
     canvas, axis = plt.subplots(figsize=(7.5, 1.9), layout="constrained")
-    ways = sorted(median, key=lambda way: median[way])
+    ways = sorted((OURS, BARE, TIMM), key=lambda way: median[way])
     colours = ["#c8102e" if way == OURS else "#9db4c0" for way in ways]
     bars = axis.barh(ways, [median[way] for way in ways], color=colours)
     axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
@@ -201,7 +261,9 @@ def draw(file: Path, median: dict[str, float], shares: dict[str, float]) -> None
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["measure"]:
-        print(json.dumps(WAYS_TO_TRAIN[sys.argv[2]](Path(sys.argv[3]))))
+        measured = WAYS_TO_TRAIN[sys.argv[2]](Path(sys.argv[3]))
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(measured))
     else:
         options = dict(argument.split("=", 1) for argument in sys.argv[1:])
         main(

@@ -469,10 +469,11 @@ def waits_of_a_step(lab: Lab) -> None:
             places = waits_of(lab, trainer)
             precision = trainer.settings.train.precision
             lab.note(**{f"waits_{precision}": sum(places.values())})
-            if trainer.ema:
-                lab.note(ema_foreach=trainer.ema.foreach)
             for place, times in sorted(places.items()):
                 lab.note(**{f"{precision}_{place}": times})
+            assert not places, "a step waits for the GPU"
+            if lab.has_gpu:
+                assert trainer.optimizer.param_groups[0]["fused"], "AdamW is not fused"
 
 
 def waits_of(lab: Lab, trainer: Any) -> dict[str, int]:
@@ -578,7 +579,8 @@ def run_once(lab: Lab) -> Path:
 
 def run_options(lab: Lab) -> list[str]:
     """Return the settings of the runs that are to be equal."""
-    return [f"train.epochs={lab.sizes.epochs}", "optim.ema_decay=0.99"]
+    epochs = f"train.epochs={lab.sizes.epochs}"
+    return [epochs, "optim.ema_decay=0.99", "train.deterministic=true"]
 
 
 @check(seconds=90)
@@ -603,7 +605,8 @@ def equal_runs_and_resumed_runs(lab: Lab) -> None:
     lab.note(val_auc=[round(line["val_auc"], 4) for line in lines])
     lab.note(waiting_for_data=[round(line["waiting_for_data"], 3) for line in lines])
     assert was_stopped, "the run ended before it was to be stopped: resuming was not tried"
-    assert equal or not resumed, "equal runs are equal to the bit, but a resumed one is not"
+    assert not equal, "train.deterministic=true, and equal runs differ"
+    assert not resumed, "train.deterministic=true, and a resumed run differs"
 
 
 def weights_differ_by(one: Path, other: Path) -> float:
