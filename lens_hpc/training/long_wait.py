@@ -21,8 +21,9 @@ from torch import distributed
 from lens_hpc.errors import UserError
 from lens_hpc.logs import SECONDS_BETWEEN_LINES, logger
 
-FIRST_PAUSE_SECONDS = 0.01
+SHORTEST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.5
+SHARE_PAUSED = 0.1  # of the time waited so far: nobody is late by more
 SECONDS_BETWEEN_BEATS = 1.0
 LONGEST_FAREWELL_SECONDS = 3.0
 SHOWN_RANKS = 4
@@ -128,13 +129,13 @@ class _Notices:
         if self.store.add("done", 1) == self.world_size:
             self.store.set("over", "")
 
-        pause = FIRST_PAUSE_SECONDS
+        began = time.monotonic()
         while not self.store.check(["over"]):
             self._watch()
             if self._is_line_due():
                 logger.info("%s: waiting for %s", self.task, self._describe(self._missing()))
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = SHARE_PAUSED * (time.monotonic() - began)
+            time.sleep(min(max(pause, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
         self._raise_failure()
         self._leave()
 
@@ -152,7 +153,7 @@ class _Notices:
         while self.is_first and time.monotonic() < until:
             if self.store.add("left", 0) >= self.world_size:
                 return
-            time.sleep(FIRST_PAUSE_SECONDS)
+            time.sleep(SHORTEST_PAUSE_SECONDS)
 
     def _missing(self) -> list[int]:
         """Return the processes that are not done."""
