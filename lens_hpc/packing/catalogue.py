@@ -4,22 +4,33 @@ Every row is checked before an image is opened. A row that cannot be packed is n
 reason; what is wrong with the catalogue as a whole is a UserError.
 """
 
-import os
 import re
-import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.catalogue_files import (
+    FileCheck,
+    check_some_files_exist,
+    expand_paths,
+    image_patterns,
+)
+from lens_hpc.packing.cells import MISSING, CatalogueTable, from_frame
 from lens_hpc.packing.conditions import evaluate_condition, words_in_condition
-from lens_hpc.packing.recipe import Columns, PathPattern, Recipe
+from lens_hpc.packing.joins import choose_rows, join_tables
+from lens_hpc.packing.missing import mark_missing, warn_of_suspects
+from lens_hpc.packing.parts import expand_parts, part_fields
+from lens_hpc.packing.recipe import Columns, Join, Recipe
 from lens_hpc.packing.tables import read_table
-from lens_hpc.packing.templates import expand_template, match_files, template_fields
+from lens_hpc.packing.templates import expand_template, template_fields
+from lens_hpc.packing.uncatalogued import uncatalogued_rows
 
-MISSING = ("", "nan", "null", "none", "na", "n/a", "--")
 LABELS = {
     "0": 0,
     "0.0": 0,
@@ -29,7 +40,13 @@ LABELS = {
     "true": 1,
     **dict.fromkeys(MISSING, -1),
 }
+NO_LABEL = -2
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NEVER_MISSING = ("columns.id", "images", "hdu", "key")
+ROW = "row"
+CHUNK_ROWS = 1 << 16
+HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, with its bits spread: 2^64 over the golden ratio (Knuth, vol. 3, 6.4)."""
 
 
 @dataclass
@@ -39,7 +56,10 @@ class Catalogue:
     `features` is (N, F) float32 with NaN for missing, `labels` (N,) int8 with -1 for unlabelled,
     `paths` (N, files of a row), relative to the source folder and empty for a stack; `stamps` (N,)
     stands for the time and size of a row's files. `bad` gives the reason for each row that cannot
-    be packed.
+    be packed. `targets` (N,) float32 are soft labels with NaN for none, `weights` (N,) float32 are
+    1 where the recipe names none, `kept` is the table of columns.keep; `table_rows` (N,) are the
+    rows' numbers among the `table_length` rows of the table. `hdus` and `keys`, (N, bands), are
+    there where columns say which part of a file has a band.
     """
 
     ids: np.ndarray
@@ -50,6 +70,21 @@ class Catalogue:
     splits: np.ndarray | None
     stamps: np.ndarray
     bad: dict[int, str] = field(default_factory=dict)
+    hdus: np.ndarray | None = None
+    keys: np.ndarray | None = None
+    targets: np.ndarray = field(init=False)
+    weights: np.ndarray = field(init=False)
+    kept: pd.DataFrame = field(init=False)
+    table_rows: np.ndarray = field(init=False)
+    table_length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        self.targets = np.full(count, np.nan, dtype=np.float32)
+        self.weights = np.ones(count, dtype=np.float32)
+        self.kept = pd.DataFrame(index=range(count))
+        self.table_rows = np.arange(count)
+        self.table_length = count
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,78 +107,108 @@ def read_catalogue(recipe: Recipe, source: Path) -> Catalogue:
     if not source.is_dir():
         raise UserError(f"source = {source}: there is no such folder")
 
-    patterns = _image_patterns(recipe)
-    if recipe.catalogue is None:
-        table = match_files(patterns[0][0], source, recipe.bands[0])
-    else:
-        table = read_table(source / recipe.catalogue)
-    _check_columns(recipe, patterns, table)
+    patterns = image_patterns(recipe)
+    table = _read_tables(recipe, patterns, source)
+    length = len(table)
+    rows = np.arange(length)
+    unasked: dict[int, str] = {}
+    if recipe.where is not None:
+        rows, unasked = choose_rows(table, recipe.where)
+        table = table.take(rows)
 
     columns = recipe.columns
-    paths = _expand_paths(patterns, table, source, recipe.bands)
+    paths = expand_paths(recipe, patterns, table, source)
     catalogue = _make_catalogue(columns, table, paths)
+    catalogue.table_rows = rows
+    catalogue.table_length = length
+    catalogue.hdus = expand_parts(recipe.hdu, table, recipe.bands)
+    catalogue.keys = expand_parts(recipe.key, table, recipe.bands)
 
     # The first reason stays, so the order of these is that of the messages.
+    for row, reason in unasked.items():
+        catalogue.reject(int(np.searchsorted(rows, row)), reason)
     _check_ids(catalogue)
     _check_groups(catalogue)
     _read_labels(catalogue, table, columns.label)
-    for number, name in enumerate(columns.features):
-        _read_feature(catalogue, table, number, name)
-    _check_splits(catalogue)
-    _check_files(catalogue, source)
+    _read_columns_of_numbers(catalogue, table, columns)
+    _read_splits(catalogue, table, columns)
+    _check_files(catalogue, source, recipe.follow_links)
     return catalogue
 
 
-def _make_catalogue(columns: Columns, table: pd.DataFrame, paths: np.ndarray) -> Catalogue:
-    """Return the rows of a table, their labels and features not yet filled in."""
+def _read_tables(recipe: Recipe, patterns: list[list[str]], source: Path) -> CatalogueTable:
+    """Return the table of all rows, with the columns that the recipe names."""
+    columns = recipe.columns
+    requested = _requested_columns(recipe, patterns)
+    joins = [recipe.join] if isinstance(recipe.join, Join) else list(recipe.join)
+    names = {name for _, name in requested}
+    names |= {join.key for join in joins}
+    for condition in (columns.label, recipe.where):
+        if condition is not None:
+            names |= {condition, *words_in_condition(condition)}
+
+    if recipe.catalogue is None:
+        table = from_frame(uncatalogued_rows(recipe, patterns, source))
+    else:
+        table = read_table(source / recipe.catalogue, names, recipe.table)
+    table = join_tables(table, joins, source, names)
+    if ROW in names and ROW not in table:
+        numbers = pa.array(np.arange(len(table)))
+        table = CatalogueTable({**table.columns, ROW: numbers}, table.existing)
+    _check_columns(recipe, requested, table)
+
+    # An id of 99 is an id, where a magnitude of 99 is none.
+    spared = [name for setting, name in requested if setting in NEVER_MISSING]
+    return mark_missing(table, columns.missing, spared)
+
+
+def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) -> Catalogue:
+    """Return the rows of a table, with what is text in them."""
     count = len(table)
-    ids = expand_template(columns.id, table) if "{" in columns.id else table[columns.id]
+    if "{" in columns.id:
+        ids = expand_template(columns.id, table).to_numpy(dtype=str)
+    else:
+        ids = _strings(table.texts(columns.id))
 
     groups = None
     if columns.group is not None:
-        groups = table[columns.group].to_numpy(dtype=str)
+        groups = _strings(table.texts(columns.group))
 
-    splits = None
-    if columns.split is not None:
-        splits = table[columns.split].replace(columns.split_names).to_numpy(dtype=str)
-
-    return Catalogue(
-        ids=ids.to_numpy(dtype=str),
+    catalogue = Catalogue(
+        ids=ids,
         labels=np.full(count, -1, dtype=np.int8),
         features=np.full((count, len(columns.features)), np.nan, dtype=np.float32),
         paths=paths,
         groups=groups,
-        splits=splits,
+        splits=None,
         stamps=np.zeros(count, dtype=np.uint64),
     )
+    kept = pa.table({name: table.typed(name) for name in columns.keep})
+    if columns.keep:
+        catalogue.kept = kept.to_pandas(types_mapper=pd.ArrowDtype)
+    return catalogue
+
+
+def _strings(texts: pa.Array) -> np.ndarray:
+    """Return texts as an array of NumPy's strings, (N,), in which an empty one is missing."""
+    longest = pc.max(pc.utf8_length(texts)).as_py() or 1
+    strings = np.zeros(len(texts), dtype=f"U{longest}")
+
+    # Piece by piece, for a Python string takes several times the memory.
+    for start in range(0, len(texts), CHUNK_ROWS):
+        piece = pc.fill_null(texts.slice(start, CHUNK_ROWS), "")
+        strings[start : start + CHUNK_ROWS] = piece.to_numpy(zero_copy_only=False)
+    return strings
 
 
 # ---- the recipe and the columns ----
 
 
-def _image_patterns(recipe: Recipe) -> list[list[str]]:
-    """Return, for each file of a row, the alternatives of its path; nothing for a stack."""
-    if recipe.images is None:
-        return []
-    if isinstance(recipe.images, dict):
-        return [_alternatives(recipe.images[band]) for band in recipe.bands]
-
-    paths = _alternatives(recipe.images)
-    files_of_a_row = len(recipe.bands) if "{band" in paths[0] else 1
-    return [paths] * files_of_a_row
-
-
-def _alternatives(pattern: PathPattern) -> list[str]:
-    if isinstance(pattern, str):
-        return [pattern]
-    return list(pattern)
-
-
-def _check_columns(recipe: Recipe, patterns: list[list[str]], table: pd.DataFrame) -> None:
+def _check_columns(
+    recipe: Recipe, requested: Collection[tuple[str, str]], table: CatalogueTable
+) -> None:
     """Raise UserError for columns that are not there, or that give the label away."""
     columns = recipe.columns
-    requested = _requested_columns(columns, patterns)
-
     in_label = words_in_condition(columns.label or "")
     deciding = sorted(set(in_label) & set(columns.features))
     if deciding:
@@ -152,18 +217,19 @@ def _check_columns(recipe: Recipe, patterns: list[list[str]], table: pd.DataFram
             f"columns.features: {listed} decides the label {columns.label!r}; take it out"
         )
 
-    absent = [f"{name!r} ({key})" for key, name in requested if name not in table.columns]
+    absent = [f"{name!r} ({key})" for key, name in requested if name not in table]
     if absent:
         where = "the fields of images" if recipe.catalogue is None else recipe.catalogue
         listed = ", ".join(absent)
-        existing = ", ".join(table.columns)
+        existing = ", ".join(table.existing)
         raise UserError(
             f"{where}: no column {listed}; it has: {existing}. Name the right columns in the recipe"
         )
 
 
-def _requested_columns(columns: Columns, patterns: list[list[str]]) -> list[tuple[str, str]]:
+def _requested_columns(recipe: Recipe, patterns: list[list[str]]) -> list[tuple[str, str]]:
     """Return which setting names which column, each pair once."""
+    columns = recipe.columns
     requested = []
     id_columns = template_fields(columns.id) if "{" in columns.id else [columns.id]
     requested += [("columns.id", name) for name in id_columns]
@@ -171,15 +237,20 @@ def _requested_columns(columns: Columns, patterns: list[list[str]]) -> list[tupl
     # A label that is no plain name is a condition, which names missing columns itself.
     if columns.label is not None and columns.label.isidentifier():
         requested.append(("columns.label", columns.label))
-    requested += [("columns.features", name) for name in columns.features]
-    if columns.group:
-        requested.append(("columns.group", columns.group))
-    if columns.split:
-        requested.append(("columns.split", columns.split))
+    for setting in ("features", "keep"):
+        requested += [(f"columns.{setting}", name) for name in getattr(columns, setting)]
+    for setting in ("target", "weight", "group", "split"):
+        name = getattr(columns, setting)
+        if name is not None:
+            requested.append((f"columns.{setting}", name))
+    if isinstance(columns.missing, dict):
+        requested += [("columns.missing", name) for name in columns.missing]
 
     for alternatives in patterns:
         for path in alternatives:
             requested += [("images", name) for name in template_fields(path)]
+    requested += [("hdu", name) for name in part_fields(recipe.hdu)]
+    requested += [("key", name) for name in part_fields(recipe.key)]
     return list(dict.fromkeys(requested))
 
 
@@ -189,10 +260,25 @@ def _requested_columns(columns: Columns, patterns: list[list[str]]) -> list[tupl
 def _check_ids(catalogue: Catalogue) -> None:
     ids = catalogue.ids
     is_empty = ids == ""
-    is_repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
+    if not is_empty.any() and _all_differ(ids):
+        return
 
+    is_repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
     catalogue.reject_where(is_empty, "the id is empty")
     catalogue.reject_where(is_repeated & ~is_empty, "the id stands twice")
+
+
+def _all_differ(ids: np.ndarray) -> bool:
+    """Say whether (N,) strings differ, sure where it says so: their hashes take less memory."""
+    if not len(ids):
+        return True
+    words = ids.view(np.uint32).reshape(len(ids), -1)
+    hashes = np.zeros(len(ids), dtype=np.uint64)
+    for number in range(words.shape[1]):
+        hashes = (hashes ^ words[:, number]) * HASH_FACTOR
+        hashes ^= hashes >> np.uint64(29)
+    hashes.sort()
+    return not bool((hashes[1:] == hashes[:-1]).any())
 
 
 def _check_groups(catalogue: Catalogue) -> None:
@@ -200,80 +286,84 @@ def _check_groups(catalogue: Catalogue) -> None:
         catalogue.reject_where(catalogue.groups == "", "the group is empty")
 
 
-def _read_labels(catalogue: Catalogue, table: pd.DataFrame, label: str | None) -> None:
+def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None) -> None:
     if label is None:
         return
-    if not label.isidentifier() and label not in table.columns:
-        catalogue.labels[:] = evaluate_condition(label, table)
+    if label not in table:
+        verdict = evaluate_condition(label, table, "columns.label")
+        catalogue.labels[:] = verdict.truth
+        for row, reason in verdict.wrong.items():
+            catalogue.reject(row, reason)
         return
 
-    texts = table[label]
-    words = texts.str.strip().str.lower()
-    codes = words.map(LABELS)
-    for row in np.flatnonzero(codes.isna()).tolist():
-        text = texts.iloc[row]
+    # Few texts for many rows.
+    codes, texts = table.coded(label)
+    meanings = [LABELS.get(text.lower(), NO_LABEL) for text in texts]
+    labels = np.array([*meanings, -1], dtype=np.int8)[codes]
+    for row in np.flatnonzero(labels == NO_LABEL).tolist():
+        text = table.text(label, row)
         catalogue.reject(row, f"{label} = {text!r} is not 0, 1 or empty")
-    catalogue.labels[:] = codes.fillna(-1).to_numpy(dtype=np.int8)
+    catalogue.labels[:] = np.maximum(labels, -1)
 
 
-def _read_feature(catalogue: Catalogue, table: pd.DataFrame, number: int, name: str) -> None:
-    texts = table[name]
-    words = texts.str.strip().str.lower()
-    is_missing = words.isin(MISSING).to_numpy()
-    numbers = pd.to_numeric(texts.where(~is_missing), errors="coerce")
+def _read_columns_of_numbers(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:
+    for number, name in enumerate(columns.features):
+        catalogue.features[:, number] = _read_numbers(catalogue, table, name)
+        warn_of_suspects(name, catalogue.features[:, number])
 
-    # A number that is too large for float32 becomes infinite, and the row is rejected below.
+    if columns.target is not None:
+        targets = _read_numbers(catalogue, table, columns.target)
+        is_outside = (targets < 0) | (targets > 1)
+        catalogue.reject_where(is_outside, f"{columns.target} is not from 0 to 1")
+        catalogue.targets[:] = targets
+
+    if columns.weight is not None:
+        weights = _read_numbers(catalogue, table, columns.weight)
+        catalogue.reject_where(weights < 0, f"{columns.weight} is negative")
+        catalogue.weights[:] = np.where(np.isnan(weights), 1, weights)
+
+
+def _read_numbers(catalogue: Catalogue, table: CatalogueTable, name: str) -> np.ndarray:
+    """Return a column as float32, (N,), NaN where missing; rows with anything else are bad."""
+    numbers, wrong = table.numbers(name)
+    filled = pc.fill_null(numbers.cast(pa.float64(), safe=False), np.nan)
+
+    # A number that is too large for float32 becomes infinite.
     with np.errstate(over="ignore"):
-        catalogue.features[:, number] = numbers.to_numpy(dtype=np.float64)
+        values = filled.to_numpy(zero_copy_only=False).astype(np.float32)
 
-    is_finite = np.isfinite(catalogue.features[:, number])
-    is_wrong = ~is_finite & ~is_missing
-    for row in np.flatnonzero(is_wrong).tolist():
-        text = texts.iloc[row]
-        catalogue.reject(row, f"{name} = {text!r} is not a finite number")
+    infinite = np.flatnonzero(np.isinf(values))
+    for row in [*wrong.tolist(), *infinite.tolist()]:
+        text = table.text(name, row)
+        remedy = f"if it stands for no value: columns.missing={{{name}: [{text!r}]}}"
+        catalogue.reject(row, f"{name} = {text!r} is not a finite number; {remedy}")
+    return values
 
 
-def _check_splits(catalogue: Catalogue) -> None:
-    if catalogue.splits is None:
+def _read_splits(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:
+    if columns.split is None:
         return
 
-    for row, name in enumerate(catalogue.splits.tolist()):
-        if not SPLIT_NAME.fullmatch(name):
-            catalogue.reject(row, f"{name!r} is no name of a split")
+    codes, values = table.coded(columns.split)
+    values.append("")
+    names = np.array([columns.split_names.get(value, value) for value in values], dtype=str)
+    catalogue.splits = names[codes]
+
+    is_name = np.array([bool(SPLIT_NAME.fullmatch(name)) for name in names])
+    for row in np.flatnonzero(~is_name[codes]).tolist():
+        name = str(catalogue.splits[row])
+        catalogue.reject(row, f"{name!r} is no name of a split")
 
 
-# ---- the files of the rows ----
-
-
-def _expand_paths(
-    patterns: list[list[str]], table: pd.DataFrame, source: Path, bands: tuple[str, ...]
-) -> np.ndarray:
-    """Return the paths of each row's files, (N, files of a row)."""
-    if not patterns:
-        return np.empty((len(table), 0), dtype=object)
-
-    columns = []
-    for band, alternatives in zip(bands, patterns, strict=False):
-        expanded = [expand_template(pattern, table, band) for pattern in alternatives]
-        columns.append(_existing_alternative(expanded, source))
-    return np.array(columns, dtype=object).T
-
-
-def _existing_alternative(alternatives: list[pd.Series], source: Path) -> pd.Series:
-    """Return the first alternative that has the first row's file, or else the first of all."""
-    for paths in alternatives:
-        if (source / paths.iloc[0]).is_file():
-            return paths
-    return alternatives[0]
-
-
-def _check_files(catalogue: Catalogue, source: Path) -> None:
+def _check_files(catalogue: Catalogue, source: Path, follow_links: bool) -> None:
     """Check that every file is there and inside the source folder; note its time and size."""
-    root = os.path.realpath(source)
-    inside_folders: dict[str, bool] = {}
+    if not catalogue.paths.size:
+        return
+
+    files = FileCheck(source, follow_links)
     for row, paths in enumerate(catalogue.paths):
         for path in paths:
-            reason, stamp = _check_file(root, path, inside_folders)
+            reason, stamp = files.check(path)
             if reason:
                 catalogue.reject(row, reason)
                 break
@@ -281,38 +371,4 @@ def _check_files(catalogue: Catalogue, source: Path) -> None:
             # One number stands for all files of the row.
             earlier = int(catalogue.stamps[row])
             catalogue.stamps[row] = (earlier * 31 + stamp) % (1 << 64)
-
-
-def _check_file(root: str, path: str, inside_folders: dict[str, bool]) -> tuple[str, int]:
-    """Return why a file cannot be used, if so, and its time and size as one number.
-
-    Links are followed, and must not lead out of `root`. `inside_folders` remembers which folders
-    are inside. This runs for every file, and a Path would cost more than the check.
-    """
-    if path.startswith("/") or ".." in path.split("/"):
-        return f"{path}: leaves the source folder", 0
-
-    full_path = f"{root}/{path}"
-    folder = full_path.rpartition("/")[0]
-    try:
-        status = os.lstat(full_path)
-        is_link = stat.S_ISLNK(status.st_mode)
-        if folder not in inside_folders:
-            inside_folders[folder] = _is_inside(root, folder)
-        if not inside_folders[folder] or (is_link and not _is_inside(root, full_path)):
-            return f"{path}: a link leads out of the source folder", 0
-        if is_link:
-            status = os.stat(full_path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return f"{path}: there is no such file", 0
-
-    if not stat.S_ISREG(status.st_mode):
-        return f"{path}: is not a file", 0
-    return "", status.st_mtime_ns * 31 + status.st_size
-
-
-def _is_inside(root: str, path: str) -> bool:
-    real_path = os.path.realpath(path)
-    if real_path == root:
-        return True
-    return real_path.startswith(root + os.sep)
+    check_some_files_exist(catalogue.ids, catalogue.paths, catalogue.bad, source)

@@ -2,91 +2,133 @@
 
 A condition is parsed by Python's own parser, and the syntax tree is evaluated here. What this
 module does not know is refused, so a recipe from outside cannot run anything.
+
+The logic has three values. A comparison with a missing cell is unknown; `a & b` is false where one
+of them is false, `a | b` is true where one is true, and else unknown where one of them is.
 """
 
 import ast
-import operator
+import keyword
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.cells import CatalogueTable
 
 _QUOTED = r"'[^']*'|\"[^\"]*\""
+_BACKTICKED = r"`[^`]+`"
 _NAME = r"[A-Za-z_]\w*"
+_PARTS = re.compile(f"({_QUOTED}|{_BACKTICKED}|{_NAME})")
+_OPERATORS = ("and", "or", "not", "in")
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
 }
+_MEMBERSHIPS = (ast.In, ast.NotIn)
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Add: pc.add,
+    ast.Sub: pc.subtract,
+    ast.Mult: pc.multiply,
+    ast.Div: pc.divide,
 }
-_TEXT_TESTS = ("startswith", "endswith")
+_TEXT_TESTS: dict[str, Callable[..., Any]] = {
+    "startswith": pc.starts_with,
+    "endswith": pc.ends_with,
+}
+
+
+class Verdict(NamedTuple):
+    """What a condition says of N rows."""
+
+    truth: np.ndarray
+    """(N,) int8: 1 true, 0 false, -1 unknown."""
+    wrong: dict[int, str]
+    """Rows that it cannot be asked of, and why: a text stands where it needs a number."""
 
 
 def words_in_condition(text: str) -> list[str]:
     """Return the names of the columns that a condition uses, and perhaps some more words."""
-    return re.findall(_NAME, re.sub(_QUOTED, "", text))
+    parts = _PARTS.findall(text)
+    return [part.strip("`") for part in parts if not part.startswith(("'", '"'))]
 
 
-def evaluate_condition(text: str, table: pd.DataFrame) -> np.ndarray:
-    """Evaluate a condition on each row: (N,) int8 of 1 true, 0 false, -1 unknown.
+def evaluate_condition(text: str, table: CatalogueTable, setting: str) -> Verdict:
+    """Evaluate a condition on each row; `setting` is where it stands in the recipe.
 
-    It may use < <= > >= == !=, & | ~ (or and, or, not), + - * /, numbers, 'words',
-    startswith(column, 'word') and endswith. A row is unknown where a column that is compared with
-    a number is missing. Raises UserError for anything else.
+    It may use < <= > >= == !=, in [..] and not in, & | ~ (or and, or, not), + - * /, numbers,
+    'words', startswith(column, 'word') and endswith. A column whose name is no plain word stands
+    in backticks. Raises UserError for anything else.
     """
+    names: dict[str, str] = {}
     try:
-        tree = ast.parse(_with_python_words(text).strip(), mode="eval")
-    except SyntaxError as error:
-        raise UserError(f"columns.label = {text}: is not a condition: {error.msg}") from error
+        tree = ast.parse(_as_python(text, names).strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", str(error))
+        raise UserError(
+            f"{setting} = {text}: is not a condition: {reason}; a column whose name is no plain "
+            "word stands in backticks"
+        ) from error
 
-    evaluation = _Evaluation(text, table)
+    evaluation = _Evaluation(text, table, setting, names)
     truth = evaluation.truth(tree.body)
-    return np.where(evaluation.unknown, -1, truth).astype(np.int8)
+    if isinstance(truth, pa.Scalar):
+        raise UserError(f"{setting} = {text}: names no column")
+    numbers = pc.fill_null(truth.cast(pa.int8()), -1)
+    return Verdict(numbers.to_numpy(zero_copy_only=False), evaluation.wrong)
 
 
-def _with_python_words(text: str) -> str:
-    """Write & | ~ as and, or, not, which bind less than comparisons; quoted words stay."""
-    parts = re.split(f"({_QUOTED})", text)
+def _as_python(text: str, names: dict[str, str]) -> str:
+    """Write a condition so that Python parses it: & | ~ as and, or, not, which bind less.
 
-    # Every second part is a quoted word.
-    for number in range(0, len(parts), 2):
-        part = parts[number].replace("~", " not ")
-        part = re.sub(r"\|\|?", " or ", part)
-        parts[number] = re.sub(r"&&?", " and ", part)
+    `names` is filled with a stand-in for each column whose name Python would not take for one.
+    """
+    parts = _PARTS.split(text)
+
+    # Every second part is a quoted word, a name in backticks, or a plain name.
+    for number, part in enumerate(parts):
+        if number % 2 == 0:
+            part = part.replace("~", " not ")
+            part = re.sub(r"\|\|?", " or ", part)
+            parts[number] = re.sub(r"&&?", " and ", part)
+        elif part.startswith("`") or (keyword.iskeyword(part) and part not in _OPERATORS):
+            stand_in = f"lens_hpc_column_{number}"
+            names[stand_in] = part.strip("`")
+            parts[number] = stand_in
     return "".join(parts)
 
 
 class _Evaluation:
-    """Evaluates a condition's syntax tree on a table, and notes the rows that are unknown."""
+    """Evaluates a condition's syntax tree on a table, and notes the rows that are wrong."""
 
-    def __init__(self, text: str, table: pd.DataFrame) -> None:
+    def __init__(
+        self, text: str, table: CatalogueTable, setting: str, names: dict[str, str]
+    ) -> None:
         self.text = text
         self.table = table
-        self.unknown = np.zeros(len(table), dtype=bool)
+        self.setting = setting
+        self.names = names
+        self.wrong: dict[int, str] = {}
 
-    def truth(self, node: ast.expr) -> Any:
-        """Return (N,) bool: whether an expression is true for each row."""
+    def truth(self, node: ast.expr) -> pa.Array:
+        """Return whether an expression is true for each row, (N,) bool, null where unknown."""
         match node:
             case ast.BoolOp(op=op, values=values):
-                combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
-                truths = [self.truth(value) for value in values]
-                return combine.reduce(truths)
+                combine = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
+                return reduce(combine, [self.truth(value) for value in values])
 
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return ~self.truth(operand)
+                return pc.invert(self.truth(operand))
 
             case ast.Compare():
                 return self._compare_all(node)
@@ -94,76 +136,129 @@ class _Evaluation:
             # A test of text, as in startswith(column, 'word').
             case ast.Call(
                 func=ast.Name(id=name),
-                args=[column_node, ast.Constant(value=str(word))],
+                args=[column, ast.Constant(value=str(word))],
                 keywords=[],
             ) if name in _TEXT_TESTS:
-                test = getattr(self._column(column_node).str, name)
-                return test(word).to_numpy(dtype=bool)
+                return _TEXT_TESTS[name](self.table.words(self._name(column)), pattern=word)
 
         raise self._not_understood(node)
 
-    def _compare_all(self, node: ast.Compare) -> Any:
+    def _compare_all(self, node: ast.Compare) -> pa.Array:
         """Evaluate a chain of comparisons, such as `1 < mag <= 3`."""
         results = []
         left = node.left
         for comparison, right in zip(node.ops, node.comparators, strict=True):
-            results.append(self._compare(left, comparison, right))
+            if isinstance(comparison, _MEMBERSHIPS):
+                results.append(self._is_member(left, comparison, right))
+            else:
+                results.append(self._compare(left, comparison, right))
             left = right
-        return np.logical_and.reduce(results)
+        return reduce(pc.and_kleene, results)
 
-    def _compare(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> np.ndarray:
+    def _compare(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> pa.Array:
         compare = _COMPARISONS.get(type(comparison))
         if compare is None:
             raise self._not_understood(left)
 
         # A word on either side makes it a comparison of texts.
-        left_side: Any
-        right_side: Any
         match left, right:
             case ast.Constant(value=str(word)), _:
-                left_side = word
-                right_side = self._column(right)
+                return compare(word, self._texts(right, [word]))
             case _, ast.Constant(value=str(word)):
-                left_side = self._column(left)
-                right_side = word
+                return compare(self._texts(left, [word]), word)
+        return compare(*_of_one_type(self._number(left), self._number(right)))
+
+    def _is_member(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> pa.Array:
+        """Evaluate `column in ['A', 'B']`, or of numbers, as comparisons with each."""
+        match right:
+            case ast.List(elts=[_, *_] as elements) | ast.Tuple(elts=[_, *_] as elements):
+                values = [_literal(element) for element in elements]
             case _:
-                left_side = self._number(left)
-                right_side = self._number(right)
-        return np.asarray(compare(left_side, right_side))
+                raise self._not_understood(right)
+
+        words = [value for value in values if isinstance(value, str)]
+        if len(words) == len(values):
+            texts = self._texts(left, words)
+            is_equal = [pc.equal(texts, word) for word in words]
+        elif words or None in values:
+            raise self._not_understood(right)
+        else:
+            is_equal = [self._compare(left, ast.Eq(), element) for element in elements]
+        is_member = reduce(pc.or_kleene, is_equal)
+        return is_member if isinstance(comparison, ast.In) else pc.invert(is_member)
+
+    def _texts(self, node: ast.expr, words: list[str]) -> pa.Array:
+        """Return a column's texts; a word that the condition names is never a missing value."""
+        texts = self.table.words(self._name(node), literal=words)
+        return pc.fill_null(texts, "") if "" in words else texts
 
     def _number(self, node: ast.expr) -> Any:
-        """Return the value of an expression in each row, (N,) float."""
+        """Return the value of an expression: a number, or one in each row, (N,) with nulls."""
         match node:
+            case ast.Constant(value=bool()):
+                raise self._error("write 1 and 0 for true and false")
+
             case ast.Constant(value=int() | float() as number):
-                return np.full(len(self.table), float(number))
+                is_small = isinstance(number, int) and abs(number) < 1 << 63
+                return pa.scalar(number, pa.int64()) if is_small else pa.scalar(float(str(number)))
 
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -self._number(operand)
+                return pc.negate(self._number(operand))
 
-            case ast.BinOp(left=left, op=op, right=right):
-                calculate = _ARITHMETIC.get(type(op))
-                if calculate is not None:
-                    return calculate(self._number(left), self._number(right))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                sides = [
+                    self._number(side).cast(pa.float64(), safe=False) for side in (left, right)
+                ]
+                result = _ARITHMETIC[type(op)](*sides)
+                return pc.if_else(pc.is_nan(result), pa.scalar(None, pa.float64()), result)
 
-            # A missing value makes the row unknown, whatever the rest of the condition says.
             case ast.Name():
-                column = pd.to_numeric(self._column(node), errors="coerce")
-                numbers = column.to_numpy(dtype=float)
-                self.unknown |= np.isnan(numbers)
+                name = self._name(node)
+                numbers, wrong = self.table.numbers(name)
+                self._note_wrong(name, wrong)
                 return numbers
 
         raise self._not_understood(node)
 
-    def _column(self, node: ast.expr) -> pd.Series:
+    def _note_wrong(self, name: str, rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            text = self.table.text(name, row)
+            self.wrong[row] = f"{name} = {text!r} is not a number, as {self.setting} needs"
+
+    def _name(self, node: ast.expr) -> str:
+        """Return the name of the column that a node stands for."""
         if not isinstance(node, ast.Name):
             raise self._not_understood(node)
-        if node.id not in self.table.columns:
-            columns = ", ".join(self.table.columns)
-            raise self._error(f"no column {node.id!r}; there are {columns}")
-        return self.table[node.id]
+        name = self.names.get(node.id, node.id)
+        if name not in self.table:
+            columns = ", ".join(self.table.existing)
+            raise self._error(f"no column {name!r}; there are {columns}")
+        return name
 
     def _not_understood(self, node: ast.expr) -> UserError:
-        return self._error(f"{ast.unparse(node)!r} cannot be understood in a condition")
+        text = ast.unparse(node)
+        for stand_in, name in self.names.items():
+            text = text.replace(stand_in, f"`{name}`")
+        return self._error(f"{text!r} cannot be understood in a condition")
 
     def _error(self, reason: str) -> UserError:
-        return UserError(f"columns.label = {self.text}: {reason}")
+        return UserError(f"{self.setting} = {self.text}: {reason}")
+
+
+def _literal(node: ast.expr) -> str | float | None:
+    """Return a word or a number that is written out; None for anything else."""
+    match node:
+        case ast.Constant(value=bool()):
+            return None
+        case ast.Constant(value=str() | int() | float() as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+    return None
+
+
+def _of_one_type(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return two sides as whole numbers if both are, which compares them exactly."""
+    if left.type == right.type:
+        return left, right
+    return left.cast(pa.float64(), safe=False), right.cast(pa.float64(), safe=False)

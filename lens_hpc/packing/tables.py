@@ -1,149 +1,161 @@
-"""Catalogues as tables of strings, whatever file they come in."""
+"""Reading catalogues: one reader for each kind of file, and only the columns that are named."""
 
-import csv
-import gzip
-import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.cells import CatalogueTable, chosen_names, from_frame, make_table
+from lens_hpc.packing.guarded import read_in_worker
+from lens_hpc.packing.tar_files import tar_table
+from lens_hpc.packing.text_tables import open_text, read_csv, read_json
 
-FITS_ENDINGS = {"fits", "fit"}
+PARQUET_ENDINGS = {"parquet", "pq", "parq"}
+ARROW_ENDINGS = {"feather", "arrow", "ipc"}
+JSON_ENDINGS = {"jsonl", "ndjson", "json"}
+FITS_ENDINGS = {"fits", "fit", "fts"}
 VOTABLE_ENDINGS = {"vot", "votable", "xml"}
+HDF5_ENDINGS = {"h5", "hdf5", "hdf", "he5"}
+WITH_TABLES = FITS_ENDINGS | VOTABLE_ENDINGS | HDF5_ENDINGS
+FOLDER_ENDINGS = PARQUET_ENDINGS | HDF5_ENDINGS | FITS_ENDINGS
+LINES_TO_TELL = 60
+SEXTRACTOR = re.compile(r"#\s*1\s+[A-Z]\w*")
+"""The header of SExtractor's ASCII_HEAD: a comment for each column, with its number."""
 
 
-def read_table(file: Path) -> pd.DataFrame:
-    """Read a catalogue as strings, with an empty cell for a missing value.
+def read_table(
+    file: Path, names: Collection[str], which: int | str | None = None
+) -> CatalogueTable:
+    """Read the columns `names` of a catalogue, as far as they are there, by the file's ending.
 
-    The file is CSV, Parquet, a FITS table or a VOTable, by its ending, and may be gzipped. Raises
-    UserError when it cannot be read or has no rows.
+    `which` is the table in a file that may hold several: number or name. Raises UserError when the
+    file cannot be read or has no rows.
     """
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"{file}: no such catalogue; is source= the folder that holds it?")
+    ending = file.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if which is not None and ending not in WITH_TABLES and not file.is_dir():
+        raise UserError(f"{file}: table = {which}: only FITS, VOTable and HDF5 hold several tables")
 
     try:
-        table = _read_by_ending(file)
-    except UserError:
-        raise
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{file}: has no rows") from error
+        table = _read_by_ending(file, ending, names, which)
+    except UserError as error:
+        message = str(error)
+        raise error if str(file) in message else UserError(f"{file}: {message}") from error
     except Exception as error:  # the readers raise whatever they like on a damaged file
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{file}: cannot be read as a catalogue: {reason}") from error
 
-    if table.empty:
+    if table.columns and not len(table):
         raise UserError(f"{file}: has no rows")
     return table
 
 
-def _read_by_ending(file: Path) -> pd.DataFrame:
-    ending = file.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if ending == "parquet":
-        return _as_text(pd.read_parquet(file))
-    if ending in FITS_ENDINGS:
-        return _read_with_astropy(file, "fits")
-    if ending in VOTABLE_ENDINGS:
-        return _read_with_astropy(file, "votable")
-    return _read_csv(file)
+def _read_by_ending(
+    file: Path, ending: str, names: Collection[str], which: int | str | None
+) -> CatalogueTable:
+    if ending == "tar" or (file.is_dir() and any(file.glob("*.tar"))):
+        return from_frame(tar_table(file))
+    if file.is_dir():
+        return _read_folder(file, names, which)
+    if ending in PARQUET_ENDINGS:
+        return _read_parquet(file, names)
+    if ending in ARROW_ENDINGS:
+        return _read_arrow(file, names)
+    if ending in JSON_ENDINGS:
+        return read_json(file, names)
+    if ending in WITH_TABLES:
+        return _read_standard(file, ending, names, which)
+
+    standard = _standard_of_text(file, ending)
+    if standard:
+        return _read_standard(file, standard, names, which)
+    return read_csv(file, ending, names)
 
 
-def _read_with_astropy(file: Path, file_format: str) -> pd.DataFrame:
-    from astropy.table import Table  # takes longer to import than a small survey takes to pack
+def _read_standard(
+    file: Path, kind: str, names: Collection[str], which: int | str | None
+) -> CatalogueTable:
+    # Imported here, for astropy takes longer than a small survey takes to pack.
+    from lens_hpc.packing import standard_tables
 
-    table = Table.read(file, format=file_format)
-    return _as_text(table.to_pandas())
-
-
-def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    columns = {}
-    for name in table.columns:
-        column = table[name]
-        with_gaps = column.astype(object).where(column.notna(), "")
-        columns[str(name)] = with_gaps.map(_cell_text)
-    return pd.DataFrame(columns, dtype=object)
-
-
-def _cell_text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8").strip()
-    return str(value).strip()
+    if kind in HDF5_ENDINGS:
+        # On a damaged file the HDF5 library may never end, or end the process.
+        return read_in_worker(file, standard_tables.read_hdf5_table, file, names, which)
+    if kind in FITS_ENDINGS:
+        return standard_tables.read_fits_table(file, names, which)
+    if kind in VOTABLE_ENDINGS:
+        return standard_tables.read_votable(file, names, which)
+    return standard_tables.read_standard_text(file, kind, names)
 
 
-# ---- CSV ----
+def _standard_of_text(file: Path, ending: str) -> str | None:
+    """Return astropy's name of the standard that a file of text follows, if it does."""
+    with open_text(file) as lines:
+        top = [line for line, _ in zip(lines, range(LINES_TO_TELL), strict=False)]
+    first = top[0] if top else ""
+
+    if first.startswith("# %ECSV"):
+        return "ascii.ecsv"
+    if any(line.startswith("Byte-by-byte Description") for line in top):
+        return "ascii.cds"
+    if SEXTRACTOR.match(first):
+        return "ascii.sextractor"
+    if ending in ("tbl", "ipac") and first.startswith(("\\", "|")):
+        return "ascii.ipac"
+    return None
 
 
-class _Header(NamedTuple):
-    names: list[str]
-    lines: int
-    """Lines of the file up to the header, this included."""
-    is_comment: bool
-    """Whether the header is itself a line that begins with #."""
+def _read_folder(folder: Path, names: Collection[str], which: int | str | None) -> CatalogueTable:
+    """Read the files of a folder as one table, in the order of their paths."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    parts = [path for path in paths if _is_part(path.relative_to(folder))]
+    if not parts:
+        raise UserError(f"{folder}: holds no Parquet, HDF5 or FITS files; name a file in catalogue")
+
+    tables = [read_table(part, names, which) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        absent = sorted(tables[0].columns.keys() ^ table.columns.keys())
+        if absent:
+            raise UserError(f"{part}: the column {absent[0]} is not in all files of the folder")
+
+    pieces = [pa.table(table.columns) for table in tables]
+    whole = pa.concat_tables(pieces, promote_options="permissive")
+    return _from_arrow(whole, names, list(tables[0].existing))
 
 
-def _read_csv(file: Path) -> pd.DataFrame:
-    """Read CSV. Lines that begin with # are comments; the last before the rows is the header."""
-    header = _read_header(file)
-    _check_header(file, header.names)
-    _check_row_lengths(file, header)
-
-    return pd.read_csv(
-        file,
-        dtype=str,
-        keep_default_na=False,
-        skipinitialspace=True,
-        encoding="utf-8-sig",
-        header=None,
-        names=header.names,
-        skiprows=header.lines,
-        comment="#" if header.is_comment else None,
-        index_col=False,
-    )
+def _is_part(path: Path) -> bool:
+    is_hidden = any(part.startswith(("_", ".")) for part in path.parts)
+    return not is_hidden and path.suffix.lower().removeprefix(".") in FOLDER_ENDINGS
 
 
-def _open_csv(file: Path, newline: str | None = None) -> IO[str]:
-    opener = gzip.open if file.name.endswith(".gz") else open
-    return opener(file, "rt", encoding="utf-8-sig", newline=newline)
+# ---- Parquet and Arrow ----
 
 
-def _read_header(file: Path) -> _Header:
-    with _open_csv(file) as lines:
-        header = next(lines, "")
-        count = 1
-        is_comment = header.startswith("#")
-        if is_comment:
-            for following in lines:
-                if not following.startswith("#"):
-                    break
-                header = following
-                count += 1
-
-    cells = next(csv.reader([header.lstrip("#")]), [])
-    return _Header([cell.strip() for cell in cells], count, is_comment)
+def _read_parquet(file: Path, names: Collection[str]) -> CatalogueTable:
+    with pq.ParquetFile(file) as opened:
+        existing = opened.schema_arrow.names
+        chosen = chosen_names(names, existing)
+        return _from_arrow(opened.read(columns=chosen).select(chosen), names, existing)
 
 
-def _check_header(file: Path, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        listed = ", ".join(repr(name) for name in repeated)
-        raise UserError(f"{file}: the column {listed} stands twice in the header")
+def _read_arrow(file: Path, names: Collection[str]) -> CatalogueTable:
+    with pa.memory_map(str(file)) as source:
+        reader: Any
+        try:
+            reader = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            reader = pa.ipc.open_stream(source)
+        existing = reader.schema.names
+        table = reader.read_all().select(chosen_names(names, existing))
+        return _from_arrow(table, names, existing)
 
 
-def _check_row_lengths(file: Path, header: _Header) -> None:
-    """Raise UserError for a row with too many or too few cells, which pandas shifts in silence."""
-    width = len(header.names)
-    with _open_csv(file, newline="") as lines:
-        for number, row in enumerate(_csv_rows(lines, header.lines), start=1):
-            if len(row) != width:
-                raise UserError(
-                    f"{file}: row {number} has {len(row)} cells, the header {width}; mend the row"
-                )
-
-
-def _csv_rows(lines: IO[str], header_lines: int) -> Iterator[list[str]]:
-    """Yield the rows after the header, without empty lines and comments."""
-    for row in itertools.islice(csv.reader(lines), header_lines, None):
-        if row and not row[0].startswith("#"):
-            yield row
+def _from_arrow(table: pa.Table, names: Collection[str], existing: list[str]) -> CatalogueTable:
+    arrays = dict(zip(table.column_names, table.columns, strict=True))
+    return make_table(arrays, names, existing)

@@ -1,18 +1,27 @@
 """Templates of paths and ids: `{column}` stands for a row's value, `{band}` for a band.
 
-A table is a DataFrame of strings; an empty cell is a missing value.
+A number may be padded: `{number:06d}`. In a pattern that finds files, what follows the colon is a
+regular expression instead.
 """
 
 import os
 import re
+import tarfile
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.cells import CatalogueTable
+from lens_hpc.packing.tar_files import TAR, tar_members
 
 BAND = "band"
+PADDED = re.compile(r"0?\d*d")
 FILES_SHOWN = 3
 
 
@@ -30,27 +39,67 @@ def template_fields(template: str) -> list[str]:
     return [name for name in unique_names if name != BAND]
 
 
-def expand_template(template: str, table: pd.DataFrame, band: str = "") -> pd.Series:
-    """Return the template with each row's values filled in, (N,) strings."""
-    texts = pd.Series("", index=table.index, dtype=object)
-    for literal, name, _, _ in Formatter().parse(template):
-        texts = texts + literal
+def expand_template(
+    template: str, table: CatalogueTable, band: str = "", is_pattern: bool = False
+) -> pd.Series:
+    """Return the template with each row's values filled in, (N,) strings.
+
+    A missing value is an empty text. `is_pattern` says that a field's format is a regular
+    expression, which matters only to `match_files`.
+    """
+    # An empty column first, for a template without a field.
+    parts: list[Any] = [pa.repeat(_text(""), len(table))]
+    for literal, name, spec, conversion in Formatter().parse(template):
+        parts.append(_text(literal))
+        if name is None:
+            continue
+        if conversion or (spec and not is_pattern and not PADDED.fullmatch(spec)):
+            raise UserError(f"{template}: only a number's width can be given, as in {{name:06d}}")
+
         if name == BAND:
-            texts = texts + band
-        elif name is not None:
-            texts = texts + table[name]
-    return texts
+            parts.append(_text(band))
+        elif spec and not is_pattern:
+            parts.append(_padded(template, table, name, spec))
+        else:
+            parts.append(pc.fill_null(table.texts(name), ""))
+
+    texts = pc.binary_join_element_wise(*parts, _text(""))
+    return pd.Series(texts.to_numpy(zero_copy_only=False), dtype=object)
 
 
-def match_files(pattern: str, source: Path, band: str) -> pd.DataFrame:
+def _text(text: str) -> pa.Scalar:
+    return pa.scalar(text, pa.large_string())
+
+
+def _padded(template: str, table: CatalogueTable, name: str, spec: str) -> pa.Array:
+    """Return a column's whole numbers as texts of some width."""
+    numbers, wrong = table.numbers(name)
+    try:
+        whole = numbers.cast(pa.int64())
+    except pa.ArrowInvalid:
+        fractions = numbers.to_numpy(zero_copy_only=False) % 1
+        wrong = np.append(wrong, np.flatnonzero(fractions > 0))
+    if len(wrong):
+        text = table.texts(name)[int(wrong[0])].as_py()
+        raise UserError(f"{template}: {name} = {text!r} is not a whole number")
+
+    texts = [None if number is None else format(number, spec) for number in whole.to_pylist()]
+    return pc.fill_null(pa.array(texts, pa.large_string()), "")
+
+
+def match_files(
+    pattern: str, source: Path, band: str, paths: list[str] | None = None
+) -> pd.DataFrame:
     """Find the files below `source` whose path matches, and return their fields as columns.
 
     There is a row for each file, in the order of the paths. {name} matches anything but a slash,
-    {name:REGEX} what the regular expression says, {band} the band given. Raises UserError when no
-    file matches or when the pattern is not valid.
+    {name:REGEX} what the regular expression says, {band} the band given. `paths` are the files
+    below the folder, where they are known already. Raises UserError when no file matches or when
+    the pattern is not valid.
     """
     regex = _pattern_regex(pattern, band)
-    paths = _files_below(source)
+    if paths is None:
+        paths = files_below(source)
     matches = [regex.fullmatch(path) for path in paths]
     rows = [match.groupdict(default="") for match in matches if match]
     if rows:
@@ -59,16 +108,56 @@ def match_files(pattern: str, source: Path, band: str) -> pd.DataFrame:
     if not paths:
         raise UserError(f"{source}: no file matches images = {pattern}; it holds no files")
     examples = ", ".join(paths[:FILES_SHOWN])
-    raise UserError(f"{source}: no file matches images = {pattern}; such as {examples}")
+    raise UserError(
+        f"{source}: no file matches images = {pattern}; such as {examples}{_passed_over(source)}"
+    )
 
 
-def _files_below(folder: Path) -> list[str]:
-    """Return the sorted paths of all files below a folder, relative to it."""
+def files_below(folder: Path, follow_links: bool = False) -> list[str]:
+    """Return the sorted paths of all files below a folder, relative to it.
+
+    Those within tar archives are among them. Folders that are links are passed over unless
+    `follow_links` says otherwise.
+    """
     paths = []
-    for subfolder, _, names in os.walk(folder):
+    seen = set()
+    for subfolder, subfolders, names in os.walk(folder, followlinks=follow_links):
         relative = Path(subfolder).relative_to(folder)
-        paths += [(relative / name).as_posix() for name in names]
+        for name in names:
+            path = (relative / name).as_posix()
+            paths += [path, *_members(folder, path)]
+
+        # A link may lead back to a folder above itself.
+        if follow_links:
+            real_path = os.path.realpath(subfolder)
+            if real_path in seen:
+                subfolders.clear()
+            seen.add(real_path)
     return sorted(paths)
+
+
+def _members(folder: Path, path: str) -> list[str]:
+    """Return the paths of the files in a tar archive; none for another file."""
+    if not path.endswith(TAR):
+        return []
+    try:
+        members = tar_members(str(folder / path))
+    except (OSError, tarfile.TarError) as error:
+        # Its samples would be left out without a word.
+        raise UserError(
+            f"{folder / path}: cannot be read as a tar archive: {error}; mend it or move it away"
+        ) from error
+    return [f"{path}/{name}" for name in members]
+
+
+def _passed_over(folder: Path) -> str:
+    """Name a linked folder in which nothing was looked for, if there is one."""
+    for subfolder, subfolders, _ in os.walk(folder):
+        for name in subfolders:
+            path = Path(subfolder) / name
+            if path.is_symlink():
+                return f"; {path} is a link, which follow_links=true follows"
+    return ""
 
 
 def _pattern_regex(pattern: str, band: str) -> re.Pattern[str]:

@@ -1,11 +1,19 @@
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 
 from lens_hpc import settings
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import read_catalogue
+from lens_hpc.packing.missing import warn_of_suspects
+from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import Recipe
 from tests.conftest import write_survey
 
@@ -73,8 +81,10 @@ def test_a_feature_that_decides_the_label_is_refused(survey: Path) -> None:
             "radius",
             ["1", "big", "1e999", ""],
             {
-                1: "radius = 'big' is not a finite number",
-                2: "radius = '1e999' is not a finite number",
+                1: "radius = 'big' is not a finite number; if it stands for no value: "
+                "columns.missing={radius: ['big']}",
+                2: "radius = '1e999' is not a finite number; if it stands for no value: "
+                "columns.missing={radius: ['1e999']}",
             },
         ),
         (
@@ -107,7 +117,9 @@ def test_links_may_not_lead_out_of_the_source(tmp_path: Path) -> None:
     (survey / "obj3.npy").unlink()
     (survey / "obj3.npy").symlink_to(survey / "obj2.npy")
     bad = read_catalogue(recipe(), survey).bad
-    assert bad == {1: "obj1.npy: a link leads out of the source folder"}
+    reason = "a link leads out of the source folder; follow_links=true reads it"
+    assert bad == {1: f"obj1.npy: {reason}"}
+    assert read_catalogue(recipe("follow_links=true"), survey).bad == {}
 
 
 def test_rows_without_a_group_are_bad(tmp_path: Path) -> None:
@@ -120,3 +132,270 @@ def test_a_split_must_be_a_name(tmp_path: Path) -> None:
     survey = write_survey(tmp_path / "s", rows=4, part=["train", "a/b", "train", "test"])
     bad = read_catalogue(recipe("columns.split=part"), survey).bad
     assert bad == {1: "'a/b' is no name of a split"}
+
+
+# ---- missing values ----
+
+
+def write_table(folder: Path, **columns: list) -> Path:
+    """A catalogue of ten rows and their images, with columns beside the id."""
+    table = pd.DataFrame({"id": [f"obj{i}" for i in range(10)], "is_lens": [0, 1] * 5} | columns)
+    write_survey(folder, rows=10)
+    table.to_csv(folder / "catalogue.csv", index=False)
+    return folder
+
+
+FEATURE = "columns.features=[mag]"
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("[-99]", [True, True, True, False, False]),
+        ("[-99.0, '-']", [True, True, True, True, False]),
+        ("{mag: ['-99', '-', not measured]}", [True] * 5),
+        ("{mag: ['-', Not Measured]}", [False, False, False, True, True]),
+    ],
+)
+def test_a_word_for_no_value_is_a_missing_value(
+    tmp_path: Path, missing: str, expected: list[bool]
+) -> None:
+    given = ["-99", "-99.0", "-9.9e1", "-", "not measured", *["20"] * 5]
+    survey = write_table(tmp_path / "s", mag=given)
+    catalogue = read_catalogue(recipe(FEATURE, f"columns.missing={missing}"), survey)
+    is_text = [i in (3, 4) and not gone for i, gone in enumerate(expected)]
+    assert np.isnan(catalogue.features[:5, 0]).tolist() == [
+        gone or text for gone, text in zip(expected, is_text, strict=True)
+    ]
+    assert sorted(catalogue.bad) == np.flatnonzero(is_text).tolist()
+
+
+def test_words_for_no_value_are_no_matter_of_ids(tmp_path: Path) -> None:
+    survey = write_table(tmp_path / "s", part=["obj1", "a"] * 5)
+    settings_ = ("columns.features=[]", "columns.missing=[obj1]", "columns.group=part")
+    bad = read_catalogue(recipe(*settings_), survey).bad
+    assert bad == dict.fromkeys(range(0, 10, 2), "the group is empty")
+    reason = refusal(survey, "columns.features=[]", "columns.missing={mga: [-99]}")
+    assert "no column 'mga' (columns.missing)" in reason
+
+
+def test_float32_is_compared_as_float32(tmp_path: Path) -> None:
+    survey = write_table(tmp_path / "s")
+    mag = pa.array([-99.9] * 4 + [20.0] * 6, pa.float32())
+    ids = [f"obj{i}" for i in range(10)]
+    pq.write_table(pa.table({"id": ids, "is_lens": [0, 1] * 5, "mag": mag}), survey / "c.parquet")
+    settings_ = ("catalogue=c.parquet", FEATURE, "columns.missing=[-99.9]")
+    catalogue = read_catalogue(recipe(*settings_), survey)
+    assert np.isnan(catalogue.features[:, 0]).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "is_suspect"),
+    [
+        ([20 + i / 10 for i in range(28)] + [-999, -999], True),
+        ([18 + i / 3 for i in range(28)] + [99, 99], True),
+        ([i / 10 for i in range(28)] + [-99, -99], True),
+        ([i / 10 for i in range(29)] + [-99], False),
+        ([i / 10 for i in range(28)] + [3, 3], False),
+        ([0, 1] * 15, False),
+        ([5] * 28 + [-99] * 2, False),
+        ([None] * 30, False),
+    ],
+)
+def test_a_value_far_outside_and_repeated_is_warned_of(
+    caplog: pytest.LogCaptureFixture, values: list[float | None], is_suspect: bool
+) -> None:
+    warn_of_suspects("mag", np.array(values, dtype=np.float32))
+    assert ("columns.missing={mag: ['" in caplog.text) == is_suspect
+
+
+# ---- labels ----
+
+
+def test_labels_by_condition_have_three_values(tmp_path: Path) -> None:
+    """pandas-dev/pandas#24722 and #2434: a comparison with a missing value is no false."""
+    survey = write_table(
+        tmp_path / "s",
+        kind=["", "lens", "galaxy", "nan", *["lens"] * 6],
+        n=[0, 0, 1, 1, *[1] * 6],
+        mag=["", "1", "2", "", *["1"] * 6],
+        score=["bad", *range(9)],
+    )
+    none = "columns.features=[]"
+    labels = read_catalogue(recipe(none, "columns.label=kind != 'galaxy'"), survey).labels
+    assert labels[:4].tolist() == [-1, 1, 0, -1]
+    labels = read_catalogue(recipe(none, "columns.label=n > 0 & mag > 1.6"), survey).labels
+    assert labels[:4].tolist() == [0, 0, 1, -1]
+    bad = read_catalogue(recipe(none, "columns.label=score > 5"), survey).bad
+    assert bad == {0: "score = 'bad' is not a number, as columns.label needs"}
+
+
+def test_labels_have_the_type_of_their_file(tmp_path: Path) -> None:
+    survey = write_table(tmp_path / "s")
+    ids = [f"obj{i}" for i in range(4)]
+    for number, values in enumerate(
+        ([True, False, None, True], [1.0, 0.0, None, 1.0], [1, 0, None, 1], ["1", "0", "", "TRUE"])
+    ):
+        pq.write_table(pa.table({"id": ids, "is_lens": values}), survey / f"{number}.parquet")
+        catalogue = read_catalogue(
+            recipe("columns.features=[]", f"catalogue={number}.parquet"), survey
+        )
+        assert catalogue.labels.tolist() == [1, 0, -1, 1]
+
+
+def test_large_ids_beside_a_missing_one_stay_as_they_are(tmp_path: Path) -> None:
+    """astrolabsoftware/fink-client#235: an int64 column with a null is no column of floats."""
+    survey = write_table(tmp_path / "s")
+    parents = [2305843033332768000 + 100 * i for i in range(9)]
+    columns = {"id": [f"obj{i}" for i in range(10)], "is_lens": [0, 1] * 5}
+    table = pa.table(columns | {"parent": pa.array([*parents, None], pa.int64())})
+    pq.write_table(table, survey / "c.parquet")
+    catalogue = read_catalogue(
+        recipe("catalogue=c.parquet", "columns.features=[]", "columns.group=parent"), survey
+    )
+    assert catalogue.groups.tolist() == [*map(str, parents), ""]
+
+
+# ---- rows and columns that a recipe chooses ----
+
+
+def test_where_chooses_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    survey = write_table(tmp_path / "s", snr=["1", "9", "", "9", "bad", *["9"] * 5])
+    caplog.set_level("INFO", logger="lens_hpc")
+    catalogue = read_catalogue(recipe("columns.features=[]", "where=snr > 5"), survey)
+    assert catalogue.table_rows.tolist() == [1, 3, 4, 5, 6, 7, 8, 9]
+    assert catalogue.ids.tolist() == [f"obj{i}" for i in catalogue.table_rows]
+    assert catalogue.table_length == 10
+    assert catalogue.bad == {2: "snr = 'bad' is not a number, as where needs"}
+    assert "leaves out 1 rows, and 1 for which it is unknown" in caplog.text
+    reason = refusal(survey, "columns.features=[]", "where=is_lens == 7")
+    assert "where = is_lens == 7: holds for none of 10 rows" in reason
+
+
+def test_tables_are_joined_by_a_key(tmp_path: Path) -> None:
+    survey = write_table(tmp_path / "s", object_id=[700 + i for i in range(10)])
+    other = pd.DataFrame({"OBJ": [709.0, 701.0, 55.0], "mag": [9, 1, 5], "unused": [1, 2, 3]})
+    Table.from_pandas(other).write(survey / "more.fits")
+    (survey / "grades.csv").write_text("id,grade\nobj1,A\nobj2,B\n")
+    joins = (
+        "join=[{catalogue: more.fits, key: object_id, key_there: OBJ}, "
+        "{catalogue: grades.csv, key: id}]"
+    )
+    catalogue = read_catalogue(recipe(FEATURE, joins, "columns.label=grade == 'A'"), survey)
+    assert np.flatnonzero(~np.isnan(catalogue.features[:, 0])).tolist() == [1, 9]
+    assert catalogue.features[[1, 9], 0].tolist() == [1, 9]
+    assert catalogue.labels.tolist() == [-1, 1, 0, *[-1] * 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("id,mag\nobj1,1\nobj1,2\n", "1 values of id stand more than once, such as obj1"),
+        ("id,mag\nx,1\n", "no id is any row's id, such as obj0, obj1, obj2; here it is such as x"),
+        ("name,mag\nx,1\n", "join: no column 'id' in"),
+        ("id,mag,is_lens\nobj1,1,1\n", "the column 'is_lens' stands in an earlier catalogue"),
+    ],
+)
+def test_a_join_that_is_not_clear_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    survey = write_table(tmp_path / "s")
+    (survey / "more.csv").write_text(text)
+    assert reason in refusal(survey, FEATURE, "join={catalogue: more.csv, key: id}")
+
+
+def test_targets_weights_and_kept_columns(tmp_path: Path) -> None:
+    survey = write_table(
+        tmp_path / "s",
+        vote=["0.5", "", "2", *["1"] * 7],
+        weight=["2", "", "1", "-1", *["1"] * 6],
+        ra=["150.1", "", *["2.5"] * 8],
+        source=[2305843033332768001] * 10,
+        note=["a", "1", *["x"] * 8],
+    )
+    catalogue = read_catalogue(
+        recipe(
+            "columns.features=[]",
+            "columns.target=vote",
+            "columns.weight=weight",
+            "columns.keep=[note, ra, source]",
+        ),
+        survey,
+    )
+    np.testing.assert_array_equal(catalogue.targets[:2], [0.5, np.nan])
+    assert catalogue.weights[:2].tolist() == [2, 1]
+    assert catalogue.bad == {2: "vote is not from 0 to 1", 3: "weight is negative"}
+    kept = pa.Table.from_pandas(catalogue.kept, preserve_index=False)
+    assert kept.column_names == ["note", "ra", "source"]
+    assert [str(kind) for kind in kept.schema.types] == ["large_string", "double", "int64"]
+    assert kept["ra"][:3].to_pylist() == [150.1, None, 2.5]
+    assert kept["source"][0].as_py() == 2305843033332768001
+
+
+def test_a_row_has_its_number(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=4)
+    for i in range(4):
+        (survey / f"obj{i}.npy").rename(survey / f"cutout_{i:05d}.npy")
+    catalogue = read_catalogue(
+        recipe("images='cutout_{row:05d}.npy'", "where=radius != 99"), survey
+    )
+    assert catalogue.paths[3].tolist() == ["cutout_00003.npy"]
+    assert catalogue.bad == {}
+
+
+def test_each_row_has_its_own_alternative(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=4)
+    (survey / "more").mkdir()
+    (survey / "obj2.npy").rename(survey / "more" / "obj2.npy")
+    catalogue = read_catalogue(recipe("images=['{id}.npy', 'more/{id}.npy']"), survey)
+    assert catalogue.bad == {}
+    assert catalogue.paths[:, 0].tolist() == ["obj0.npy", "obj1.npy", "more/obj2.npy", "obj3.npy"]
+
+
+def test_a_tar_is_like_a_folder(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path / "s", rows=4)
+    with tarfile.open(survey / "all.tar", "w") as archive:
+        for i in range(3):
+            (survey / f"obj{i}.json").write_text(json.dumps({"id": f"obj{i}", "is_lens": i % 2}))
+            for name in (f"obj{i}.npy", f"obj{i}.json"):
+                archive.add(survey / name, name)
+                (survey / name).unlink()
+    none = "columns.features=[]"
+    catalogue = read_catalogue(recipe(none, "images='all.tar/{id}.npy'"), survey)
+    assert catalogue.bad == {3: "all.tar/obj3.npy: there is no such member of the archive"}
+    assert len(set(catalogue.stamps.tolist())) == 4
+
+    told = ("catalogue=all.tar", "images='{__tar__}/{__key__}.npy'")
+    catalogue = read_catalogue(recipe(none, *told), survey)
+    assert catalogue.bad == {}
+    assert catalogue.labels.tolist() == [0, 1, 0]
+    found = ("catalogue=null", "images='{id}.npy'", "columns.label=null")
+    catalogue = read_catalogue(recipe(none, *found, "images='all.tar/{id}.npy'"), survey)
+    assert catalogue.ids.tolist() == ["obj0", "obj1", "obj2"]
+    (survey / "all.tar").write_bytes(b"junk")
+    reason = "all.tar: cannot be read as a tar archive"
+    bad = read_catalogue(recipe(none, "images='all.tar/{id}.npy'"), survey).bad
+    assert bad[0].startswith(reason)
+    assert "cannot be read as a catalogue" in refusal(survey, *told)
+
+
+@pytest.mark.parametrize(
+    ("images", "guess"),
+    [
+        ("cutouts/{id}.npy", "There is no folder 'cutouts'"),
+        ("cutouts/{id}.npy", "but obj0.npy is there: mend the folders in images"),
+        ("{id}.fits", "There is obj0.npy in"),
+        ("cutout_{id}.npy", "holds catalogue.csv, obj0.npy, obj1.npy and more"),
+    ],
+)
+def test_that_no_row_has_its_file_is_said_once(survey: Path, images: str, guess: str) -> None:
+    reason = refusal(survey, f"images='{images}'")
+    assert "none of the 40 rows has its file, such as " in reason
+    assert guess in reason
+    assert reason.count("obj0") <= 3
+
+
+def test_a_reason_that_all_rows_share_is_said_once() -> None:
+    bad = {row: f"score = 'a{row}' is not a number" for row in range(4)}
+    assert one_reason(bad, 5) is None
+    reason = one_reason(bad, 4)
+    assert reason == "all of them for one reason, as row 1: score = 'a0' is not a number"
+    assert one_reason(bad | {3: "the id is empty"}, 4) is None

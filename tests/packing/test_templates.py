@@ -5,14 +5,52 @@ import pandas as pd
 import pytest
 
 from lens_hpc.errors import UserError
-from lens_hpc.packing.templates import expand_template, match_files, template_fields
+from lens_hpc.packing.cells import from_frame
+from lens_hpc.packing.templates import expand_template, files_below, match_files, template_fields
 
-TABLE = pd.DataFrame({"n": ["1", "0"], "kind": ["lens", "ring"]})
+TABLE = from_frame(pd.DataFrame({"n": ["1", "0"], "kind": ["lens", "ring"], "gap": ["-7", ""]}))
 
 
 def test_templates_are_filled_row_by_row() -> None:
     paths = expand_template("{kind}/{n}_{band}.fits", TABLE, "g")
     assert paths.tolist() == ["lens/1_g.fits", "ring/0_g.fits"]
+
+
+def test_a_missing_value_is_an_empty_text() -> None:
+    assert expand_template("{n}_{gap}", TABLE).tolist() == ["1_-7", "0_"]
+    assert expand_template("all.fits", TABLE).tolist() == ["all.fits", "all.fits"]
+
+
+def test_numbers_are_padded() -> None:
+    assert expand_template("{n:03d}.fits", TABLE).tolist() == ["001.fits", "000.fits"]
+    assert expand_template("{gap:04d}.fits", TABLE).tolist() == ["-007.fits", ".fits"]
+    assert expand_template("{n:[01]}.fits", TABLE, is_pattern=True).tolist() == ["1.fits", "0.fits"]
+    floats = from_frame(pd.DataFrame({"n": ["5.0", "1e3"], "x": ["1", "1.5"]}))
+    assert expand_template("{n:02d}", floats).tolist() == ["05", "1000"]
+    with pytest.raises(UserError, match=r"x = '1.5' is not a whole number"):
+        expand_template("{x:02d}", floats)
+    with pytest.raises(UserError, match="kind = 'lens' is not a whole number"):
+        expand_template("{kind:02d}", TABLE)
+
+
+@pytest.mark.parametrize("template", ["{n:>5}", "{n!r}", "{n:{gap}}", "{n:.2f}"])
+def test_a_format_that_is_not_known_is_refused(template: str) -> None:
+    with pytest.raises(UserError, match="only a number's width can be given"):
+        expand_template(template, TABLE)
+
+
+def test_links_are_followed_where_the_recipe_says_so(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "a.npy").touch()
+    (tmp_path / "scratch" / "loop").symlink_to(tmp_path / "scratch")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "images").symlink_to(tmp_path / "scratch")
+    (tmp_path / "s" / "notes.txt").touch()
+    paths = files_below(tmp_path / "s", follow_links=True)
+    assert "images/a.npy" in paths
+    assert len(paths) <= 3
+    with pytest.raises(UserError, match=r"images is a link, which follow_links=true follows"):
+        match_files("{n}.npy", tmp_path / "s", "g")
 
 
 def test_fields_are_named_once() -> None:

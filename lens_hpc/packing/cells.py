@@ -1,0 +1,273 @@
+"""The cells of a catalogue: columns with the types of their file, in which missing is not a text.
+
+A column is an Arrow array. A null is a missing value, whatever the file has for it: an empty cell,
+NaN, a mask, a null of its own. Texts are made of values, and numbers of texts, where they are asked
+for; no value passes through a type that cannot hold it.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lens_hpc.errors import UserError
+
+MISSING = ("nan", "null", "none", "na", "n/a", "--")
+"""Words, in small letters, that stand for a missing number or label, as an empty cell does."""
+
+CELLS_TRIED = 1000
+_ELEMENT = re.compile(r"(.+)\[(\d+)\]")
+
+
+class CatalogueTable:
+    """The columns of a catalogue that a recipe names, and the names of all there are."""
+
+    def __init__(self, columns: Mapping[str, pa.Array], existing: Iterable[str]) -> None:
+        self.columns = dict(columns)
+        self.existing = tuple(existing)
+
+    def __len__(self) -> int:
+        return max((len(column) for column in self.columns.values()), default=0)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def take(self, rows: np.ndarray) -> "CatalogueTable":
+        """Return the table of some rows, by their numbers."""
+        numbers = pa.array(rows)
+        columns = {name: column.take(numbers) for name, column in self.columns.items()}
+        return CatalogueTable(columns, self.existing)
+
+    def texts(self, name: str) -> pa.Array:
+        """Return a column as texts, with nulls where it is missing."""
+        return _as_texts(self.columns[name])
+
+    def text(self, name: str, row: int) -> str:
+        """Return one cell as a text, for a message."""
+        return str(_as_texts(self.columns[name].slice(row, 1))[0].as_py())
+
+    def words(self, name: str, literal: Collection[str] = ()) -> pa.Array:
+        """Return a column as texts, with nulls also for a word of `MISSING` not in `literal`."""
+        return _without_words(self.texts(name), literal)
+
+    def coded(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """Return a column as numbers of its different texts, -1 where missing, and the texts."""
+        encoded = self.columns[name].dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        return codes, _as_texts(encoded.dictionary).to_pylist()
+
+    def numbers(self, name: str) -> tuple[pa.Array, np.ndarray]:
+        """Return a column as numbers, and the rows whose cell is a text but no number.
+
+        The numbers are int64 or float64, null where the cell is missing or no number.
+        """
+        return _as_numbers(self.columns[name])
+
+    def typed(self, name: str) -> pa.Array:
+        """Return a column with its type; one of texts becomes numbers where each is a number."""
+        column = self.columns[name]
+        if not pa.types.is_large_string(column.type):
+            return column
+        numbers, wrong = _as_numbers(column)
+        return column if len(wrong) or numbers.null_count == len(numbers) else numbers
+
+
+def from_frame(frame: pd.DataFrame) -> CatalogueTable:
+    """Return a table of texts, in which an empty one is missing."""
+    names = [str(name) for name in frame.columns]
+    columns = {}
+    for name in names:
+        texts = pa.array(frame[name].tolist(), pa.large_string())
+        columns[name] = _without_blanks(texts)
+    return CatalogueTable(columns, names)
+
+
+def chosen_names(names: Collection[str], existing: Iterable[str]) -> list[str]:
+    """Return the existing columns that are needed: those named, and the vectors of `name[3]`."""
+    wanted = set(names)
+    elements = filter(None, map(_ELEMENT.fullmatch, names))
+    wanted |= {element[1] for element in elements if element[0] not in existing}
+    return [name for name in existing if name in wanted]
+
+
+def make_table(
+    arrays: Mapping[str, Any], names: Collection[str], existing: Iterable[str]
+) -> CatalogueTable:
+    """Return the table of what a reader has read: Arrow arrays by name.
+
+    An element of a vector becomes a column `name[3]`, counted from 0, where `names` has that.
+    """
+    columns = {name: _normalise(name, array) for name, array in arrays.items()}
+    for name, column in columns.items():
+        if name in names and pa.types.is_nested(column.type):
+            raise UserError(f"column {name!r} holds vectors: name one element, as {name}[0]")
+    for name in names:
+        element = _ELEMENT.fullmatch(name)
+        if element and name not in columns and element[1] in columns:
+            columns[name] = _take_element(name, columns[element[1]], int(element[2]))
+    return CatalogueTable(columns, existing)
+
+
+def from_numpy(values: np.ndarray, is_missing: np.ndarray | None = None) -> pa.Array:
+    """Return an Arrow array of NumPy values: (N,) or (N, k), in any byte order, perhaps masked."""
+    if np.ma.isMaskedArray(values):
+        masked = np.ma.getmaskarray(values)
+        is_missing = masked if is_missing is None else is_missing | masked
+        values = np.ma.getdata(values)
+
+    if values.dtype.kind != "O" and not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if is_missing is not None and not is_missing.any():
+        is_missing = None
+
+    if values.ndim == 1:
+        contiguous = np.ascontiguousarray(values)
+        return pa.array(contiguous, mask=is_missing, from_pandas=False)
+
+    width = int(np.prod(values.shape[1:]))
+    flat = from_numpy(values.reshape(-1), None if is_missing is None else is_missing.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, width)
+
+
+# ---- one form for all files ----
+
+
+def _normalise(name: str, array: Any) -> pa.Array:
+    """Return an array in one piece and of a plain type, null where it is missing."""
+    # What is damaged must not be reached for: texts may be no texts, or lie outside the file.
+    array.validate(full=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = _in_one_piece(array)
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _normalise(name, array.storage)
+    if pa.types.is_dictionary(kind):
+        return _normalise(name, array.dictionary_decode())
+    if pa.types.is_null(kind):
+        return array.cast(pa.large_string())
+    if pa.types.is_float16(kind):
+        array = array.cast(pa.float32())
+        kind = array.type
+    if pa.types.is_floating(kind):
+        return _without_nan(array)
+    if _is_text(kind):
+        try:
+            return _without_blanks(array.cast(pa.large_string()))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"column {name!r}: is no text in UTF-8") from error
+    return array
+
+
+def _in_one_piece(array: pa.ChunkedArray) -> pa.Array:
+    # Texts of more than 2 GB fit only into the large kind.
+    if pa.types.is_string(array.type):
+        array = array.cast(pa.large_string())
+    whole = array.combine_chunks()
+    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary")
+    more = ("is_fixed_size_binary", "is_binary_view")
+    return any(getattr(pa.types, test)(kind) for test in tests + more)
+
+
+def _without_blanks(texts: pa.Array) -> pa.Array:
+    """Return texts without blanks around them; an empty one is missing."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    return _null_where(trimmed, pc.equal(trimmed, ""))
+
+
+def _without_nan(numbers: pa.Array) -> pa.Array:
+    if not pa.types.is_floating(numbers.type):
+        return numbers
+    return _null_where(numbers, pc.is_nan(numbers))
+
+
+def _null_where(array: pa.Array, condition: pa.Array) -> pa.Array:
+    if not pc.any(condition).as_py():
+        return array
+    return pc.if_else(condition, pa.scalar(None, array.type), array)
+
+
+def _take_element(name: str, vectors: pa.Array, number: int) -> pa.Array:
+    try:
+        element = pc.list_element(vectors, number)
+    except (pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"column {name!r}: there is no such element; elements are counted from 0"
+        ) from error
+    return _normalise(name, element)
+
+
+# ---- texts and numbers ----
+
+
+def _as_texts(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_large_string(kind):
+        return column
+    if pa.types.is_boolean(kind):
+        return pc.if_else(column, pa.scalar("True", pa.large_string()), "False")
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_floating(kind):
+        # NumPy writes the shortest text that is this very number, for float32 too.
+        values = column.to_numpy(zero_copy_only=False).astype(str)
+        return pa.array(values, pa.large_string(), mask=np.asarray(column.is_null()))
+
+    # Dates, times and what else there is: rare, so slow is good enough.
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
+
+
+def _without_words(texts: pa.Array, literal: Collection[str] = ()) -> pa.Array:
+    taken_literally = {word.lower() for word in literal}
+    words = [word for word in MISSING if word not in taken_literally]
+    lowered = pc.utf8_lower(texts)
+    return _null_where(texts, pc.is_in(lowered, pa.array(words, pa.large_string())))
+
+
+def _as_numbers(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    kind = column.type
+    none_wrong = np.empty(0, dtype=np.int64)
+    if pa.types.is_boolean(kind):
+        return column.cast(pa.int64()), none_wrong
+    if pa.types.is_floating(kind):
+        return column.cast(pa.float64()), none_wrong
+    if pa.types.is_integer(kind):
+        try:
+            return column.cast(pa.int64()), none_wrong
+        except pa.ArrowInvalid:  # above the largest int64
+            return column.cast(pa.float64(), safe=False), none_wrong
+    return _parse_numbers(_without_words(_as_texts(column)))
+
+
+def _parse_numbers(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    none_wrong = np.empty(0, dtype=np.int64)
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            # A cast that fails goes through all cells first, so a few are tried before.
+            texts.slice(0, CELLS_TRIED).cast(kind)
+            numbers = texts.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        # Arrow would read 0x10 as sixteen.
+        is_hexadecimal = pa.types.is_integer(kind) and _any_contains(texts, "x")
+        if not is_hexadecimal:
+            return _without_nan(numbers), none_wrong
+
+    # pandas knows more ways to write a number, and goes on after what is none.
+    objects = pd.Series(texts.to_numpy(zero_copy_only=False), dtype=object)
+    values = pd.to_numeric(objects, errors="coerce").to_numpy(dtype=np.float64)
+    is_missing = np.isnan(values)
+    is_wrong = is_missing & np.asarray(texts.is_valid())
+    return pa.array(values, mask=is_missing), np.flatnonzero(is_wrong)
+
+
+def _any_contains(texts: pa.Array, part: str) -> bool:
+    return bool(pc.any(pc.match_substring(texts, part, ignore_case=True)).as_py())

@@ -1,0 +1,124 @@
+"""Rows and columns of several catalogues: a join by key, and the rows that a condition chooses."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lens_hpc.errors import UserError
+from lens_hpc.logs import logger
+from lens_hpc.packing.cells import CatalogueTable
+from lens_hpc.packing.conditions import evaluate_condition
+from lens_hpc.packing.recipe import Join
+from lens_hpc.packing.tables import read_table
+
+KEYS_SHOWN = 3
+
+
+def join_tables(
+    table: CatalogueTable, joins: Sequence[Join], source: Path, names: Collection[str]
+) -> CatalogueTable:
+    """Add to a table the columns `names` of further catalogues, row by row by their keys.
+
+    A row without a partner has missing values. Raises UserError where a key stands twice in a
+    further catalogue, where no row has a partner, or where two catalogues have a column.
+    """
+    for join in joins:
+        file = source / join.catalogue
+        key_there = join.key_there or join.key
+        added = read_table(file, {*names, key_there}, join.table)
+        for where, key, has_it in (
+            ("the rows", join.key, join.key in table),
+            (file, key_there, key_there in added),
+        ):
+            if not has_it:
+                existing = ", ".join((table if key == join.key else added).existing)
+                raise UserError(f"join: no column {key!r} in {where}, which have: {existing}")
+        table = _join(table, join.key, added, key_there, file)
+    return table
+
+
+def _join(
+    table: CatalogueTable, key: str, added: CatalogueTable, key_there: str, file: Path
+) -> CatalogueTable:
+    new_columns = {name: cells for name, cells in added.columns.items() if name != key_there}
+    doubled = sorted(new_columns.keys() & table.columns.keys())
+    if doubled:
+        raise UserError(
+            f"{file}: the column {doubled[0]!r} stands in an earlier catalogue, too; rename one"
+        )
+
+    keys, keys_there = _comparable(table, key, added, key_there)
+    _check_keys_differ(keys_there, key_there, file)
+    partners = pc.index_in(keys, value_set=keys_there, skip_nulls=True)
+    without = partners.null_count
+    if without == len(keys):
+        raise UserError(
+            f"{file}: no {key_there} is any row's {key}, such as {_examples(keys)}; here it is "
+            f"such as {_examples(keys_there)}"
+        )
+    if without:
+        logger.info("%s has no partner for %d of %d rows", file, without, len(keys))
+
+    columns: dict[str, Any] = dict(table.columns)
+    for name, cells in new_columns.items():
+        columns[name] = cells.take(partners)
+    existing = [*table.existing, *(name for name in added.existing if name != key_there)]
+    return CatalogueTable(columns, existing)
+
+
+def _comparable(
+    table: CatalogueTable, key: str, added: CatalogueTable, key_there: str
+) -> tuple[pa.Array, pa.Array]:
+    """Return two columns of keys as texts, or as numbers where one is of numbers in its file."""
+    are_texts = [
+        pa.types.is_large_string(each.columns[name].type)
+        for each, name in ((table, key), (added, key_there))
+    ]
+    if not all(are_texts):
+        keys, wrong = table.numbers(key)
+        keys_there, wrong_there = added.numbers(key_there)
+        if not len(wrong) and not len(wrong_there):
+            if keys.type != keys_there.type:
+                keys, keys_there = keys.cast(pa.float64()), keys_there.cast(pa.float64())
+            return keys, keys_there
+    return table.texts(key), added.texts(key_there)
+
+
+def _check_keys_differ(keys: pa.Array, name: str, file: Path) -> None:
+    counts = pc.value_counts(keys.drop_null())
+    repeated = counts.filter(pc.greater(counts.field(1), 1)).field(0)
+    if len(repeated):
+        raise UserError(
+            f"{file}: {len(repeated):,} values of {name} stand more than once, such as "
+            f"{_examples(repeated)}; a join needs one row for each"
+        )
+
+
+def _examples(keys: pa.Array) -> str:
+    values = keys.drop_null()[:KEYS_SHOWN].to_pylist()
+    return ", ".join(str(value) for value in values) or "nothing"
+
+
+def choose_rows(table: CatalogueTable, condition: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the numbers of the rows for which a condition holds, and why some cannot be asked.
+
+    The latter are among the rows. Raises UserError when none is left.
+    """
+    verdict = evaluate_condition(condition, table, "where")
+    is_chosen = verdict.truth == 1
+    is_wrong = np.zeros(len(table), dtype=bool)
+    is_wrong[list(verdict.wrong)] = True
+    if not is_chosen.any() and not is_wrong.any():
+        raise UserError(f"where = {condition}: holds for none of {len(table):,} rows")
+
+    left_out = int((verdict.truth == 0).sum())
+    unknown = int(((verdict.truth == -1) & ~is_wrong).sum())
+    logger.info(
+        "where = %s leaves out %d rows, and %d for which it is unknown",
+        *(condition, left_out, unknown),
+    )
+    return np.flatnonzero(is_chosen | is_wrong), verdict.wrong

@@ -1,0 +1,301 @@
+"""Catalogues in files of text: CSV and its dialects, and JSON lines.
+
+The header is found by the recipe: of the comments at the top and the first line that is none, it is
+the one that names most of the columns asked for, under the delimiter that finds most of them.
+"""
+
+import csv
+import gzip
+import itertools
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
+
+from lens_hpc.errors import UserError
+from lens_hpc.packing.cells import CatalogueTable, chosen_names, make_table
+
+COMMENT = "#"
+DELIMITERS = (",", ";", "\t", "|")
+BLANK = " "
+BLANK_ENDINGS = {"txt", "dat", "cat", "ascii", "asc", "ssv"}
+QUOTE = b'"'
+BLANK_AND_QUOTE = b' "'
+CHUNK_ROWS = 1 << 16
+CHUNK_BYTES = 1 << 24
+
+
+def open_text(file: Path, newline: str | None = None) -> IO[str]:
+    """Open a file of text, which may be gzipped."""
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    return opener(file, "rt", encoding="utf-8-sig", newline=newline)
+
+
+# ---- CSV ----
+
+
+class _Header(NamedTuple):
+    names: list[str]
+    delimiter: str
+    lines: int
+    """Lines of the file before the first row."""
+    is_comment: bool
+    """Whether the header is itself a comment, so that comments may stand between the rows."""
+
+
+def read_csv(file: Path, ending: str, names: Collection[str]) -> CatalogueTable:
+    """Read the named columns of a CSV file; cells are parted by , ; tab | or, in .txt, blanks."""
+    header = _find_header(file, ending, names)
+    chosen = chosen_names(names, header.names)
+    positions = [header.names.index(name) for name in chosen]
+    _check_header(file, header.names, chosen)
+
+    # The first cell is needed as well: it tells a comment.
+    read = sorted({0, *positions})
+    if _holds(file, QUOTE if header.delimiter == BLANK else BLANK_AND_QUOTE):
+        table = _read_by_hand(file, header, read)
+    else:
+        table = _read_by_arrow(file, header, read)
+
+    table = _without_comments(file, header, table)
+    arrays = {header.names[number]: table.column(str(number)) for number in positions}
+    return make_table(arrays, names, header.names)
+
+
+def _find_header(file: Path, ending: str, names: Collection[str]) -> _Header:
+    comments, first_line = _read_top(file)
+    delimiters = list(DELIMITERS)
+    if ending in BLANK_ENDINGS:
+        delimiters.append(BLANK)
+
+    ranked = []
+    for order, delimiter in enumerate(delimiters):
+        first_cells = _split(first_line, delimiter)
+        if first_cells:
+            header = _Header(first_cells, delimiter, len(comments) + 1, is_comment=False)
+            ranked.append((_rank(header, names, len(comments), order), header))
+
+        for number, comment in enumerate(comments):
+            cells = _split(comment.lstrip(COMMENT), delimiter)
+            if cells and len(cells) == len(first_cells or cells):
+                header = _Header(cells, delimiter, len(comments), is_comment=True)
+                ranked.append((_rank(header, names, number, order), header))
+
+    if not ranked:
+        raise UserError(f"{file}: has no rows")
+    return max(ranked, key=lambda pair: pair[0])[1]
+
+
+def _read_top(file: Path) -> tuple[list[str], str]:
+    """Return the comments and empty lines at the top of a file, and the first line after them."""
+    comments: list[str] = []
+    with open_text(file) as lines:
+        for line in lines:
+            if line.strip() and not line.startswith(COMMENT):
+                return comments, line
+            comments.append(line)
+    return comments, ""
+
+
+def _rank(header: _Header, names: Collection[str], number: int, order: int) -> tuple[int, ...]:
+    """Return what to choose a header by: first the names in it, then what is likelier."""
+    found = len(set(header.names) & set(names))
+
+    # Where none is found, a comment is the likelier header, for the sake of the message.
+    is_likelier = header.is_comment != (found > 0)
+    return found, len(header.names), is_likelier, number, -order
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a header, none for an empty line."""
+    text = line.strip(" \r\n")
+    if delimiter == BLANK:
+        text = line.strip().replace("\t", BLANK)
+    if not text:
+        return []
+    cells = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+    return [cell.strip() for cell in cells]
+
+
+def _check_header(file: Path, header: list[str], chosen: list[str]) -> None:
+    repeated = sorted({name for name in chosen if header.count(name) > 1})
+    if repeated:
+        listed = ", ".join(repr(name) for name in repeated)
+        raise UserError(f"{file}: the column {listed} stands twice in the header")
+
+
+def _holds(file: Path, part: bytes) -> bool:
+    """Say whether a file holds some bytes of which the last is a quote."""
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    end = b""
+    with opener(file, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            # Most files have no quote at all, which is found out fastest.
+            has_quote = QUOTE in chunk
+            if has_quote and (part in chunk or part in end + chunk[: len(part)]):
+                return True
+            end = chunk[-len(part) :]
+    return False
+
+
+def _read_by_arrow(file: Path, header: _Header, read: list[int]) -> pa.Table:
+    width = len(header.names)
+    labels = [str(number) for number in range(width)]
+    skipped = 0
+    problems = []
+
+    def judge(row: Any) -> str:
+        nonlocal skipped
+        text = row.text.strip()
+        if not text or text.startswith(COMMENT):
+            skipped += 1
+            return "skip"
+        number = row.number - header.lines - skipped
+        problems.append(_wrong_width(file, number, row.actual_columns, width))
+        return "error"
+
+    try:
+        return arrow_csv.read_csv(
+            _single_blanks(file) if header.delimiter == BLANK else file,
+            # One thread, so that rows are numbered and none is left behind.
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, column_names=labels, skip_rows=header.lines
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=judge
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(labels, pa.large_string()),
+                include_columns=[str(number) for number in read],
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if problems:
+            raise problems[0] from error
+        if "Empty CSV file" in str(error):
+            raise UserError(f"{file}: has no rows") from error
+        raise
+
+
+def _single_blanks(file: Path) -> pa.BufferReader:
+    """Return a file in which cells are parted by any number of blanks, with one blank instead."""
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    with opener(file, "rb") as stream:
+        content = stream.read().replace(b"\t", b" ").replace(b"\r\n", b"\n")
+    while b"  " in content:
+        content = content.replace(b"  ", b" ")
+    for around in (b" \n", b"\n "):
+        content = content.replace(around, b"\n")
+    return pa.BufferReader(content.strip(b" "))
+
+
+def _read_by_hand(file: Path, header: _Header, read: list[int]) -> pa.Table:
+    """Read what Arrow cannot: quoted cells after a blank."""
+    width = len(header.names)
+    labels = [str(number) for number in read]
+    schema = pa.schema([(label, pa.large_string()) for label in labels])
+    pieces = []
+    with open_text(file, newline="") as lines:
+        rows = _rows_by_hand(file, lines, header, width)
+        while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+            columns = list(zip(*chunk, strict=True))
+            pieces.append(pa.table([columns[number] for number in read], schema=schema))
+    return pa.concat_tables(pieces) if pieces else schema.empty_table()
+
+
+def _rows_by_hand(file: Path, lines: IO[str], header: _Header, width: int) -> Iterator[list[str]]:
+    rest: Iterator[str] = itertools.islice(lines, header.lines, None)
+    if header.delimiter == BLANK:
+        rest = (line.strip().replace("\t", BLANK) for line in rest)
+
+    rows = csv.reader(rest, delimiter=header.delimiter, skipinitialspace=True, strict=True)
+    number = 0
+    for row in rows:
+        if not row or (len(row) == 1 and not row[0].strip()):
+            continue
+        if row[0].startswith(COMMENT) and len(row) != width:
+            continue
+        number += 1
+        if len(row) != width:
+            raise _wrong_width(file, number, len(row), width)
+        yield row
+
+
+def _wrong_width(file: Path, number: int, cells: int, width: int) -> UserError:
+    return UserError(f"{file}: row {number} has {cells} cells, the header {width}; mend the row")
+
+
+def _without_comments(file: Path, header: _Header, table: pa.Table) -> pa.Table:
+    """Leave out comments with as many cells as a row, or refuse them under a plain header."""
+    is_comment = pc.starts_with(pc.utf8_trim_whitespace(table.column("0")), COMMENT)
+    if not pc.any(is_comment).as_py():
+        return table
+
+    if not header.is_comment:
+        row = pc.index(is_comment, True).as_py()
+        text = table.column("0")[row].as_py()
+        raise UserError(
+            f"{file}: row {row + 1} begins with {text!r}: a row, or a comment? "
+            f"Take the {COMMENT} out, or delete the line"
+        )
+    return table.filter(pc.invert(is_comment))
+
+
+# ---- JSON ----
+
+
+def read_json(file: Path, names: Collection[str]) -> CatalogueTable:
+    """Read the named keys of JSON objects, one a line or in one list; numbers keep their text."""
+    # Keys may differ from row to row, so all count as columns.
+    existing: dict[str, None] = {}
+    cells: dict[str, list[Any]] = {}
+    count = 0
+    for count, row in enumerate(_json_rows(file), start=1):
+        for name in row.keys() - existing.keys():
+            existing[name] = None
+            if name in chosen_names(names, [name]):
+                cells[name] = [None] * (count - 1)
+        for name, column in cells.items():
+            column.append(row.get(name))
+
+    if not count:
+        raise UserError(f"{file}: has no rows")
+    arrays = {name: _json_array(column) for name, column in cells.items()}
+    return make_table(arrays, names, existing)
+
+
+def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
+    decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+    with open_text(file) as lines:
+        for first in lines:
+            if first.strip():
+                break
+        else:
+            return
+
+        is_list = first.lstrip().startswith("[")
+        texts = [first + lines.read()] if is_list else itertools.chain([first], lines)
+        for number, text in enumerate(texts, start=1):
+            if not text.strip():
+                continue
+            try:
+                value = decoder.decode(text.strip())
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{file}: line {number} is not JSON: {error}") from error
+            for row in value if is_list else [value]:
+                if not isinstance(row, dict):
+                    raise UserError(f"{file}: line {number} is not an object {{...}}")
+                yield row
+
+
+def _json_array(cells: list[Any]) -> pa.Array:
+    try:
+        return pa.array(cells)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        # Numbers have become texts already; true beside texts is what is left.
+        return pa.array([None if cell is None else str(cell) for cell in cells])
