@@ -1,39 +1,106 @@
-"""Cutouts: from images to one array (bands, height, width) a row, checked and ready to store."""
+"""Cutouts: from images to one array (bands, height, width) a row, checked and ready to store.
 
+1. The images of a row are read: one with all bands, or one for each (`row_files`, `stacks`).
+2. Each is judged on the grid of its own file, before pixels are mixed (`bad_pixels`).
+3. Bands with wide pixels are put on the finest grid, and their bad pixels with them (`resampling`).
+4. Bad pixels are filled, and the cutout gets its size and type.
+"""
+
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from lens_hpc.packing.image_formats import (
-    BadCutoutError,
-    Reader,
-    native_byte_order,
-    open_stack,
-    read_image,
+from lens_hpc.packing.bad_pixels import (
+    Judged,
+    cast_pixels,
+    check_cutout,
+    fill_bad_pixels,
+    find_bad_pixels,
+    judge_planes,
+    plane_ranges,
+    values_of,
 )
-from lens_hpc.packing.recipe import BadPixels, Recipe
+from lens_hpc.packing.image_formats import BadCutoutError, Reader
+from lens_hpc.packing.recipe import Recipe
+from lens_hpc.packing.resampling import (
+    centred_slices,
+    common_pixels,
+    is_surface_brightness,
+    resample_plane,
+    spread_mask,
+)
+from lens_hpc.packing.row_files import RowFiles
+from lens_hpc.packing.stacks import Stack
+
+
+class Cutout(NamedTuple):
+    """What is stored of a row's image, and what is told of it."""
+
+    image: np.ndarray
+    """(bands, height, width), in the type to store."""
+    source: str
+    """Type and size of the image that it is made from."""
+    missing: np.ndarray
+    """How many pixels of each band held no measurement and were filled, (bands,)."""
+
+
+class _Image(NamedTuple):
+    """One image of a row: all bands, or one, on the grid of their file."""
+
+    planes: np.ndarray
+    """(bands, height, width), masked where the file says that there is no measurement."""
+    band: int
+    """Number of the first of its bands."""
+    ratio: float
+    """How many times wider its pixels are than those of the finest band."""
+
+
+class _Grid(NamedTuple):
+    """The grid of the finest band, and the window of it that is stored."""
+
+    height: int
+    width: int
+    rows: slice
+    columns: slice
+
+
+class _Fitted(NamedTuple):
+    """An image on the stored grid, its bad pixels filled."""
+
+    planes: np.ndarray
+    missing: np.ndarray
+    ranges: list[tuple[float, float]]
+    """Least and greatest value of each band."""
 
 
 class Cutouts:
     """The cutout of each row of a survey, as the recipe says, ready to store.
 
     `paths` is (N, files of a row), relative to the folder `source`; `reader` reads a file, and
-    None means by its ending.
+    None means by its ending. `hdus` and `keys` are (N, bands), where columns of the catalogue name
+    them. A `stack` holds the images of a survey that has no such files.
     """
 
     def __init__(
-        self, recipe: Recipe, source: Path, paths: np.ndarray, reader: Reader | None = None
+        self,
+        recipe: Recipe,
+        source: Path,
+        paths: np.ndarray,
+        reader: Reader | None = None,
+        stack: Stack | None = None,
+        hdus: np.ndarray | None = None,
+        keys: np.ndarray | None = None,
     ) -> None:
         self.recipe = recipe
-        self.folder = str(source)
-        self.paths = paths
-        self.reader = reader
+        self.images: RowFiles | Stack
+        if stack is None:
+            self.images = RowFiles(recipe, source, paths, reader, hdus, keys)
+        else:
+            self.images = stack
         self.shape: tuple[int, ...] | None = None
         """(bands, height, width) that all cutouts must have, once it is known."""
-
-        self.stack = None
-        if recipe.stack is not None:
-            self.stack = open_stack(source / recipe.stack, recipe.key, recipe.stack_axes)
 
         self.pixel_ratios: list[float] | None = None
         """How many times wider each band's pixels are than the finest; None where all are alike."""
@@ -50,32 +117,34 @@ class Cutouts:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return the cutout of a row; BadCutoutError says why there is none."""
-        return self.with_source(row)[0]
+        return self.read(row).image
 
-    def with_source(self, row: int) -> tuple[np.ndarray, str]:
-        """Return the cutout of a row, and the type and size of the image that it is made from."""
+    def read(self, row: int) -> Cutout:
+        """Return the cutout of a row and what is told of it; BadCutoutError says why not."""
         recipe = self.recipe
-        name = self.name(row)
-        image = self._read_planes(row, name)
+        name = self.images.name(row)
+        images = self._images_of(row)
+        grid = self._finest_grid(images, name)
+
+        fitted = [self._fit(image, grid, row) for image in images]
+        cutout, missing, ranges = fitted[0]
+        if len(fitted) > 1:
+            cutout = np.concatenate([each.planes for each in fitted])
+            missing = np.concatenate([each.missing for each in fitted])
+            ranges = [pair for each in fitted for pair in each.ranges]
+        check_cutout(cutout, ranges, name, recipe.bands)
 
         # Of the image as it came, since that may differ between lenses and non-lenses.
-        height, width = image.shape[1:]
-        file_type = self._file_type(name)
-        source = f"{file_type} {image.dtype} {height}x{width}"
-
-        if recipe.size and recipe.size != (height, width):
-            image = fit_centre(image, *recipe.size)
-        self._check_shape(image, name)
-        image = fill_bad_pixels(image, recipe.bad_pixels, name)
-        image = cast_pixels(image, recipe.dtype, name)
-        return image, source
-
-    def name(self, row: int) -> str:
-        """Return what to call a row's image in a message."""
-        if self.stack is not None:
-            return f"{self.recipe.stack}[{row}]"
-        first_file = self.paths[row][0]
-        return str(first_file)
+        dtype = _name_of_type(cutout.dtype)
+        source = f"{self._file_type(name)} {dtype} {grid.height}x{grid.width}"
+        if recipe.size:
+            cutout = pad_centre(cutout, *recipe.size)
+        if self.shape and cutout.shape != self.shape:
+            raise BadCutoutError(
+                f"{name}: has the shape {cutout.shape}, others have {self.shape} "
+                "(bands, height, width)"
+            )
+        return Cutout(cast_pixels(cutout, recipe.dtype, name), source, missing)
 
     def _file_type(self, name: str) -> str:
         """Return the ending of the file, which tells its type."""
@@ -87,200 +156,153 @@ class Cutouts:
             return self.recipe.format.rpartition(".")[2]
         return ending
 
-    def _check_shape(self, image: np.ndarray, name: str) -> None:
-        planes = len(image)
+    # ---- images ----
+
+    def _images_of(self, row: int) -> list[_Image]:
+        """Return the images of a row, with all bands of the recipe among them."""
+        read = [self._choose_planes(image, row) for image in self.images.read(row)]
         bands = self.recipe.bands
-        if planes != len(bands):
-            listed = ", ".join(bands)
+        if len(read) == 1 and len(read[0]) != len(bands):
+            self._refuse_planes(read[0], row)
+        for band, image in enumerate(read):
+            if len(read) > 1 and len(image) > 1:
+                raise BadCutoutError(
+                    f"{self.images.name(row, band)}: one file a band is expected to have one "
+                    f"plane, and it has {len(image)}; planes=[0] chooses the first"
+                )
+
+        ratios = self.pixel_ratios
+        if len(read) == 1 and (ratios is None or max(ratios) == 1):
+            return [_Image(read[0], 0, 1)]
+        planes = [image[number : number + 1] for image in read for number in range(len(image))]
+        return [
+            _Image(plane, band, 1 if ratios is None else ratios[band])
+            for band, plane in enumerate(planes)
+        ]
+
+    def _choose_planes(self, image: np.ndarray, row: int) -> np.ndarray:
+        planes = self.recipe.planes
+        if planes is None:
+            return image
+        if max(planes) >= len(image):
             raise BadCutoutError(
-                f"{name}: has {planes} planes, the recipe names the bands {listed}"
+                f"{self.images.name(row)}: has {len(image)} planes, and planes={list(planes)} "
+                "counts them from 0"
             )
-        if self.shape and image.shape != self.shape:
-            raise BadCutoutError(
-                f"{name}: has the shape {image.shape}, others have {self.shape} "
-                "(bands, height, width)"
-            )
+        return image[list(planes)]
 
-    # ---- planes ----
+    def _refuse_planes(self, image: np.ndarray, row: int) -> None:
+        count, width, height = len(image), image.shape[1], image.shape[2]
+        bands = self.recipe.bands
+        if height == len(bands):
+            remedy = f"; where ({count}, {width}, {height}) has the bands last, set axes=HWB"
+        elif count == 1:
+            remedy = "; where each band has its own HDU or array, name it in hdu or key"
+            if isinstance(self.images, RowFiles):
+                remedy += self.images.contents(row)
+        else:
+            remedy = "; planes=[0, ...] chooses some of them"
+        listed = ", ".join(bands)
+        raise BadCutoutError(
+            f"{self.images.name(row)}: has {count} planes, the recipe names the bands "
+            f"{listed}{remedy}"
+        )
 
-    def _read_planes(self, row: int, name: str) -> np.ndarray:
-        """Return the row's image as it lies on disk, all bands on one grid: (planes, y, x)."""
-        if self.stack is not None:
-            return self._read_from_stack(row, name)
-
-        files = [self._read_file(path) for path in self.paths[row]]
-        if len(files) == 1:
-            return files[0]
-
-        # A file for each band, perhaps with pixels of its own size.
-        if any(len(planes) > 1 for planes in files):
-            raise BadCutoutError(f"{name}: one file a band is expected to have one plane")
-        planes = self._on_finest_grid([file[0] for file in files])
-
-        sizes = {plane.shape for plane in planes}
+    def _finest_grid(self, images: list[_Image], name: str) -> _Grid:
+        sizes = {image.planes.shape[1:] for image in images if image.ratio == 1}
         if len(sizes) > 1:
             raise BadCutoutError(
                 f"{name}: its bands have different sizes {sorted(sizes)}; "
                 "give each band's pixel_scale"
             )
-        return np.stack(planes)
+        return _make_grid(*sizes.pop(), self.recipe.size)
 
-    def _read_file(self, path: str) -> np.ndarray:
-        full_path = f"{self.folder}/{path}"
-        return read_image(full_path, self.recipe.hdu, self.recipe.key, self.reader)
+    # ---- pixels ----
 
-    def _read_from_stack(self, row: int, name: str) -> np.ndarray:
-        assert self.stack is not None
-        length = len(self.stack)
-        if row >= length:
-            raise BadCutoutError(f"{name}: the stack has only {length} rows")
+    def _fit(self, image: _Image, grid: _Grid, row: int) -> _Fitted:
+        """Return an image on the stored grid, its bad pixels filled."""
+        if image.ratio > 1:
+            return self._resample(image, grid, row)
 
-        image = np.asarray(self.stack[row])
-        if self.recipe.stack_axes == "NHWB":
-            image = np.moveaxis(image, -1, 0)
-        if image.ndim == 2:
-            image = image[None]
-        return native_byte_order(image)
+        planes = image.planes[:, grid.rows, grid.columns]
+        values, is_bad, ranges = self._judge(planes, image, row)
+        if is_bad is None:
+            return _Fitted(values, np.zeros(len(values), np.int64), ranges)
+        filled = fill_bad_pixels(values, is_bad, self.recipe.bad_pixels)
+        return _Fitted(filled, is_bad.sum(axis=(1, 2)), plane_ranges(filled))
 
-    def _on_finest_grid(self, planes: list[np.ndarray]) -> list[np.ndarray]:
-        """Resample the planes whose pixels are wider than those of the finest band."""
-        if self.pixel_ratios is None:
-            return planes
+    def _judge(self, planes: np.ndarray, image: _Image, row: int) -> Judged:
+        bands = self.recipe.bands[image.band : image.band + len(planes)]
+        name = self.images.name(row, image.band)
+        return judge_planes(planes, self.recipe.bad_pixels, name, bands)
 
-        finest = planes[int(np.argmin(self.pixel_ratios))]
-        height, width = finest.shape
-        resampled = []
-        for plane, ratio in zip(planes, self.pixel_ratios, strict=True):
-            if ratio > 1:
-                plane = resample_plane(plane, ratio, height, width)
-            resampled.append(plane)
-        return resampled
+    def _resample(self, image: _Image, grid: _Grid, row: int) -> _Fitted:
+        policy = self.recipe.bad_pixels
+        planes, ratio = image.planes, image.ratio
+        height, width = planes.shape[1:]
 
-
-# ---- geometry ----
-
-
-def resample_plane(plane: np.ndarray, ratio: float, height: int, width: int) -> np.ndarray:
-    """Put a plane with pixels `ratio` times as wide on the finer grid (height, width).
-
-    Both have the same centre. Flux is shared by the overlap of areas, so the sum over the common
-    field is conserved; outside it is zero.
-    """
-    rows = _pixel_overlap(height, plane.shape[0], ratio)
-    columns = _pixel_overlap(width, plane.shape[1], ratio)
-    resampled = rows @ plane.astype(np.float64) @ columns.T
-
-    # Counts are no whole numbers any more.
-    if plane.dtype.kind != "f":
-        return resampled.astype(np.float32)
-    return resampled.astype(plane.dtype)
-
-
-def _pixel_overlap(fine: int, coarse: int, ratio: float) -> np.ndarray:
-    """Return which part of each coarse pixel lies in each fine one, along an axis: (fine, coarse).
-
-    Unit: one fine pixel; both axes have their zero in the middle.
-    """
-    fine_edges = np.arange(fine + 1) - fine / 2
-    coarse_edges = np.arange(coarse + 1) - coarse / 2
-    coarse_edges = coarse_edges * ratio
-
-    # A pixel reaches from each edge to the next.
-    start = np.maximum.outer(fine_edges[:-1], coarse_edges[:-1])
-    end = np.minimum.outer(fine_edges[1:], coarse_edges[1:])
-    overlap = np.clip(end - start, 0, None)
-    return overlap / ratio
-
-
-def fit_centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop or pad with zeros around the centre, to (bands, height, width)."""
-    bands, old_height, old_width = image.shape
-    to_rows, from_rows = _centred_slices(height, old_height)
-    to_columns, from_columns = _centred_slices(width, old_width)
-
-    fitted = np.zeros((bands, height, width), image.dtype)
-    fitted[:, to_rows, to_columns] = image[:, from_rows, from_columns]
-    return fitted
-
-
-def _centred_slices(new: int, old: int) -> tuple[slice, slice]:
-    """Return where the common middle of two lengths lies in the new and in the old one."""
-    common = min(new, old)
-    new_start = (new - common) // 2
-    old_start = (old - common) // 2
-    in_new = slice(new_start, new_start + common)
-    in_old = slice(old_start, old_start + common)
-    return in_new, in_old
-
-
-# ---- pixels ----
-
-
-def fill_bad_pixels(image: np.ndarray, policy: BadPixels, name: str) -> np.ndarray:
-    """Replace the pixels that hold no measurement, by the recipe's policy.
-
-    Raises BadCutoutError when there are too many, or when all pixels are equal.
-    """
-    is_bad = _find_bad_pixels(image, policy.mask)
-    if is_bad is not None and is_bad.any():
-        if is_bad.mean() > policy.most:
-            count = np.count_nonzero(is_bad)
+        # What lies outside of the window is of no interest, good or bad.
+        window = (grid.rows.start, grid.rows.stop)
+        rows, seen_rows = common_pixels(grid.height, height, ratio, *window)
+        window = (grid.columns.start, grid.columns.stop)
+        columns, seen_columns = common_pixels(grid.width, width, ratio, *window)
+        if rows.start == rows.stop or columns.start == columns.stop:
             raise BadCutoutError(
-                f"{name}: {count:,} of {is_bad.size:,} pixels are NaN, infinite or masked; "
-                "bad_pixels.most says how many may be"
+                f"{self.images.name(row, image.band)}: shares no pixel with the finest band, whose "
+                f"pixels are {ratio:g} times narrower; is pixel_scale right?"
             )
+        self._judge(planes[:, seen_rows, seen_columns], image, row)
 
-        # The image may be a view of a mapped file.
-        image = image.copy()
-        for plane, is_wrong in zip(image, is_bad, strict=True):
-            plane[is_wrong] = _fill_value(plane[~is_wrong], policy)
+        values = values_of(planes)
+        is_bad = find_bad_pixels(planes, policy.mask)
+        if is_bad is not None:
+            values = np.where(is_bad, np.zeros((), values.dtype), values)
+        keep_brightness = self._keeps_brightness(row, image.band)
+        fine = resample_plane(values[0], ratio, grid.height, grid.width, keep_brightness)
+        stored = fine[grid.rows, grid.columns][None]
+        if is_bad is None:
+            return _Fitted(stored, np.zeros(1, np.int64), plane_ranges(stored))
 
-    low = image.min()
-    if low == image.max():
-        raise BadCutoutError(f"{name}: all pixels are {low:g}")
-    return image
+        # A fine pixel is as bad as any that it touches; only those of the common field are filled.
+        touched = spread_mask(is_bad[0], ratio, grid.height, grid.width)
+        touched = touched[grid.rows, grid.columns][None]
+        common = np.s_[:, rows, columns]
+        stored[common] = fill_bad_pixels(stored[common], touched[common], policy)
+        return _Fitted(stored, touched.sum(axis=(1, 2)), plane_ranges(stored))
 
-
-def _find_bad_pixels(image: np.ndarray, mask: float | None) -> np.ndarray | None:
-    """Return where pixels hold no measurement; None where all certainly do."""
-    is_float = image.dtype.kind == "f"
-    if not is_float and mask is None:
-        return None
-    if not is_float:
-        return image == mask
-
-    is_bad = ~np.isfinite(image)
-    if mask is not None:
-        # In the image's own precision, which may be less than the mask's.
-        is_bad |= image == np.asarray(mask, image.dtype)
-    return is_bad
-
-
-def _fill_value(good_pixels: np.ndarray, policy: BadPixels) -> float:
-    if policy.fill == "median" and good_pixels.size:
-        return np.median(good_pixels)
-    return 0
+    def _keeps_brightness(self, row: int, band: int) -> bool:
+        """Say whether a band is resampled as a surface brightness, and not as flux."""
+        recipe = self.recipe
+        if recipe.resampling is not None:
+            return recipe.resampling == "surface_brightness"
+        if is_surface_brightness(recipe.units):
+            return True
+        if isinstance(self.images, Stack):
+            return False
+        return is_surface_brightness(self.images.unit(row, band))
 
 
-def cast_pixels(image: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Return the image in the type to store; BadCutoutError when a pixel does not survive."""
-    if image.dtype == dtype:
+@lru_cache(maxsize=64)
+def _make_grid(height: int, width: int, size: tuple[int, int] | None) -> _Grid:
+    stored_height, stored_width = size or (height, width)
+    rows = centred_slices(stored_height, height)[1]
+    columns = centred_slices(stored_width, width)[1]
+    return _Grid(height, width, rows, columns)
+
+
+@cache
+def _name_of_type(dtype: np.dtype) -> str:
+    return str(dtype)  # NumPy takes longer for it than for a look at all pixels
+
+
+def pad_centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pad an image that is no larger with zeros around its centre, to (bands, height, width)."""
+    bands, old_height, old_width = image.shape
+    if (old_height, old_width) == (height, width):
         return image
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = image.astype(dtype)
-
-    # A picture must stay as it is to the count; a float may be rounded, but not to 0 or infinity.
-    if dtype == "uint8":
-        survives = (stored == image).all()
-    else:
-        vanishes = (stored == 0) & (image != 0)
-        survives = np.isfinite(stored).all() and not vanishes.any()
-
-    if not survives:
-        low = image.min()
-        high = image.max()
-        raise BadCutoutError(
-            f"{name}: pixels from {low:g} to {high:g} do not fit {dtype}; choose another dtype"
-        )
-    return stored
+    rows = centred_slices(height, old_height)[0]
+    columns = centred_slices(width, old_width)[0]
+    padded = np.zeros((bands, height, width), image.dtype)
+    padded[:, rows, columns] = image
+    return padded

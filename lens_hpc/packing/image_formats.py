@@ -1,123 +1,38 @@
-"""Image files, one format a function: from a path to an array of planes.
+"""Image files: from a path to an array of planes, by a reader for each format.
 
-A new format is a function `(path, hdu, key) -> array` of (planes, height, width) or (height, width)
-and one line in FORMATS. A format of a user's own is such a function in a module of their own:
+A reader is a function `(path, hdu, key) -> array` of (planes, height, width) or (height, width),
+and a format is one line in FORMATS. Where a file says that a pixel holds no measurement, the array
+is a masked one. A format of a user's own is such a function in a module of their own:
 docs/how-to/image-format.md.
 """
 
-from collections.abc import Callable, Collection
-from functools import cache, lru_cache
-from io import BytesIO
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
-import fitsio
-import h5py
 import numpy as np
-from numpy.lib import format as npy
 
 from lens_hpc.errors import UserError
 from lens_hpc.extensions import find_object
-
-Hdu = int | str | None
-"""Number or name of a FITS HDU; None for the first with an image."""
+from lens_hpc.packing.array_files import (
+    read_hdf5,
+    read_npy,
+    read_npz,
+)
+from lens_hpc.packing.fits_images import Hdu, Part, read_fits, read_fits_parts
+from lens_hpc.packing.pictures import read_picture
+from lens_hpc.packing.tar_files import path_on_disk, tar_of
 
 Reader = Callable[[str, Hdu, str | None], np.ndarray]
 """What reads an image file: path, HDU and key of the recipe -> (planes, height, width)."""
 
+Axes = Literal["BHW", "HWB"]
+"""Order of an image's axes: band, height, width."""
+
 
 class BadCutoutError(Exception):
     """A cutout that cannot be packed: the message names the file and the reason."""
-
-
-# ---- formats ----
-
-
-def _read_fits(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
-    """Read an image, compressed or not, or the only cell of a table's column of images."""
-    with fitsio.FITS(path) as hdus:
-        candidates = hdus if hdu is None else [hdus[hdu]]
-        for candidate in candidates:
-            image = _image_in_hdu(candidate)
-            if image is not None:
-                return image
-
-    if hdu is None:
-        raise ValueError("no HDU holds an image")
-    raise ValueError(f"HDU {hdu} holds no image")
-
-
-def _image_in_hdu(hdu: Any) -> np.ndarray | None:
-    if hdu.get_exttype() == "IMAGE_HDU":
-        return np.asarray(hdu.read()) if hdu.has_data() else None
-    if hdu.get_nrows() != 1:
-        return None
-
-    for name in hdu.get_colnames():
-        cells = hdu[name].read()
-        if cells.dtype.kind in "fiu" and cells.ndim in (3, 4):
-            return np.asarray(cells[0])
-    return None
-
-
-def _read_npy(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
-    """Read as np.load does, but twice as fast: a survey's files share one header, parsed once."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - no Path, and no buffer beside ours
-        content = file.readall()
-
-    # Bytes 8 and 9 of version 1.0 hold the length of the header that follows them.
-    header_length = 10 + int.from_bytes(content[8:10], "little")
-    shape, is_fortran, dtype = _parse_npy_header(content[:header_length])
-
-    # Objects would be pickles, which run code; a file of another length is damaged.
-    length = len(content)
-    expected_length = header_length + dtype.itemsize * int(np.prod(shape))
-    if dtype.hasobject or length != expected_length:
-        raise ValueError(f"{length:,} bytes are not those of an array {shape} of {dtype}")
-
-    pixels = np.frombuffer(content, dtype, offset=header_length)
-    return pixels.reshape(shape, order="F" if is_fortran else "C")
-
-
-@lru_cache(maxsize=64)
-def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    stream = BytesIO(header)
-    version = npy.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError("only version 1.0 of .npy is read")
-    return npy.read_array_header_1_0(stream)
-
-
-def _read_npz(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        name = _choose_key(list(arrays.files), key)
-        return np.asarray(arrays[name])
-
-
-def _read_picture(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
-    """Read channels, or the pages of a TIFF, as planes."""
-    from PIL import Image, ImageSequence
-
-    with Image.open(path) as image:
-        if image.mode == "P":
-            raise ValueError("its pixels are numbers of a palette; convert it to grey or RGB")
-        pages = [np.asarray(page) for page in ImageSequence.Iterator(image)]
-
-    if len(pages) > 1:
-        return np.stack(pages)
-    page = pages[0]
-    if page.ndim == 2:
-        return page
-    return np.moveaxis(page, -1, 0)
-
-
-def _choose_key(keys: list[str], key: str | None) -> str:
-    if key is None and len(keys) == 1:
-        return keys[0]
-    if key not in keys:
-        listed = ", ".join(keys)
-        raise ValueError(f"the key {key!r} is not among {listed}; set key")
-    return key
 
 
 class ImageFormat(NamedTuple):
@@ -129,10 +44,11 @@ class ImageFormat(NamedTuple):
 
 
 FORMATS = {
-    "fits": ImageFormat(_read_fits, (".fits", ".fit")),
-    "npy": ImageFormat(_read_npy, (".npy",)),
-    "npz": ImageFormat(_read_npz, (".npz",)),
-    "picture": ImageFormat(_read_picture, (".png", ".jpg", ".jpeg", ".tif", ".tiff")),
+    "fits": ImageFormat(read_fits, (".fits", ".fit", ".fts")),
+    "npy": ImageFormat(read_npy, (".npy",)),
+    "npz": ImageFormat(read_npz, (".npz",)),
+    "hdf5": ImageFormat(read_hdf5, (".h5", ".hdf5", ".hdf")),
+    "picture": ImageFormat(read_picture, (".png", ".jpg", ".jpeg", ".tif", ".tiff")),
 }
 
 
@@ -164,40 +80,80 @@ def read_image(
     hdu: Hdu = None,
     key: str | None = None,
     reader: Reader | None = None,
+    axes: Axes = "BHW",
 ) -> np.ndarray:
     """Read an image file: (planes, height, width), in the machine's byte order.
 
-    An image of two axes is one plane. Without a `reader`, the ending of the file chooses one.
-    Raises BadCutoutError, which names the file, when it cannot be read.
+    An image of two axes is one plane, and further axes of length 1 are left out. Without a
+    `reader`, the ending of the file chooses one. Raises BadCutoutError, which names the file, when
+    it cannot be read.
     """
+    return read_parts(path, [(hdu, key)], reader, axes)[0]
+
+
+def read_parts(
+    path: str | Path,
+    parts: Sequence[Part],
+    reader: Reader | None = None,
+    axes: Axes = "BHW",
+) -> list[np.ndarray]:
+    """Read several images of one file, each given by its HDU and key, as `read_image` does."""
     path = str(path)  # this runs for every file, and a Path costs more than the rest
     if reader is None:
-        reader = _reader_by_ending(path)
+        reader = reader_by_ending(path)
 
     try:
-        image = np.asarray(reader(path, hdu, key))
+        if axes == "HWB" and reader is read_picture:
+            raise ValueError("the channels of a picture are its planes already; leave axes out")
+        if tar_of(path) is None:
+            images = _call_reader(reader, path, parts)
+        else:
+            with path_on_disk(path) as copy:
+                images = _call_reader(reader, copy, parts)
+        return [_as_image_planes(np.asanyarray(image), axes) for image in images]
     except Exception as error:  # the decoders raise whatever they like on a damaged file
         reason = " ".join(str(error).split())
         raise BadCutoutError(
             f"{path}: cannot be read as an image: {type(error).__name__}: {reason}"
         ) from error
 
+
+def _call_reader(reader: Reader, path: str, parts: Sequence[Part]) -> list[np.ndarray]:
+    if reader is read_fits:
+        return read_fits_parts(path, parts)  # which opens the file once
+    return [reader(path, hdu, key) for hdu, key in parts]
+
+
+def _as_image_planes(image: np.ndarray, axes: Axes) -> np.ndarray:
+    """Return an image as (planes, height, width); ValueError for what is none."""
+    shape = image.shape
+    while image.ndim > 3 and 1 in image.shape[:-2]:
+        image = image.squeeze(axis=image.shape.index(1))
     if image.ndim == 2:
         image = image[None]
+    elif axes == "HWB" and image.ndim == 3:
+        image = np.moveaxis(image, -1, 0)
+
     if image.ndim != 3 or image.dtype.kind not in "fiu":
-        raise BadCutoutError(
-            f"{path}: an image must have 2 or 3 axes of numbers, not {image.ndim} of {image.dtype}"
+        raise ValueError(
+            f"an image must have 2 or 3 axes of numbers, not {len(shape)} of {image.dtype}"
         )
+    if not image.size:
+        raise ValueError(f"it has no pixels: its shape is {shape}")
     return native_byte_order(image)
 
 
-def _reader_by_ending(path: str) -> Reader:
+def reader_by_ending(path: str) -> Reader:
+    """Return the reader of a file; BadCutoutError where its ending is not known."""
     name = path.lower().removesuffix(".gz").removesuffix(".fz")
     ending = name[name.rfind(".") :]
     readers = _readers_by_ending()
     if ending not in readers:
         valid = ", ".join(readers)
-        raise BadCutoutError(f"{path}: images of this type are not read; valid: {valid}")
+        raise BadCutoutError(
+            f"{path}: images of this type are not read; valid: {valid}; format= names the format "
+            "of files with other endings"
+        )
     return readers[ending]
 
 
@@ -215,30 +171,3 @@ def native_byte_order(image: np.ndarray) -> np.ndarray:
     if image.dtype.isnative:
         return image
     return image.astype(image.dtype.newbyteorder("="))
-
-
-def open_stack(path: Path, key: str | None, axes: str) -> Any:
-    """Open an array of all cutouts, whose items are read when they are asked for.
-
-    A .npy file is mapped, HDF5 is opened, .npz is read at once. Raises BadCutoutError when the
-    file cannot be read, or has other axes than the letters of `axes`.
-    """
-    try:
-        stack = _stack_in_file(path, key)
-        if stack.ndim != len(axes):
-            raise ValueError(f"has {stack.ndim} axes {stack.shape}, stack_axes = {axes}")
-    except Exception as error:
-        raise BadCutoutError(f"{path}: cannot be read as a stack: {error}") from error
-    return stack
-
-
-def _stack_in_file(path: Path, key: str | None) -> Any:
-    ending = path.suffix.lower()
-    if ending == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    if ending == ".npz":
-        return _read_npz(str(path), None, key)
-
-    file = h5py.File(path, "r", locking=False)
-    arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-    return file[_choose_key(arrays, key)]
