@@ -3,6 +3,8 @@
 DATASET/manifest.json                     what is inside: shards, checksums, statistics, recipe
 DATASET/audit.json                        what the audit found, where there was one
 DATASET/rejected.csv                      rows of the source that were left out, and why
+DATASET/columns.parquet                   columns that the recipe keeps beside the data, by id
+DATASET/truth.parquet                     what simulations and injections know, by id
 DATASET/train/shard-00000.h5              the rows of a split, in shards
 
 RUN/config.yaml                           settings
@@ -15,9 +17,9 @@ RUN/tensorboard/                          the same metrics for TensorBoard
 RUN/checkpoints/step-00001000/state.pt    all that a run needs to go on
 RUN/checkpoints/step-00001000/complete.json
 RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manifest.json,
-                                          calibration.json
+                                          calibration.json, training_rows.parquet
 RUN/evaluation/test/                      metrics.json, calibration.json, predictions.parquet,
-                                          report.html, figures/
+                                          report.html, figures/, and trained_on.csv where rows were
 """
 
 from pathlib import Path
@@ -29,6 +31,8 @@ MANIFEST = "manifest.json"
 
 AUDIT = "audit.json"
 REJECTED = "rejected.csv"
+KEPT_COLUMNS = "columns.parquet"
+TRUTH = "truth.parquet"
 
 
 def shard_file(split: str, number: int) -> str:
@@ -48,6 +52,7 @@ TENSORBOARD = "tensorboard"
 BEST, FINAL = "best", "final"
 WEIGHTS = "model.safetensors"
 CALIBRATION = "calibration.json"
+TRAINING_ROWS = "training_rows.parquet"
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_PREFIX = "step-"
@@ -55,6 +60,7 @@ CHECKPOINT_STATE, CHECKPOINT_COMPLETE = "state.pt", "complete.json"
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+TRAINED_ON = "trained_on.csv"
 REPORT = "report.html"
 FIGURES = "figures"
 

@@ -18,7 +18,7 @@ import numpy as np
 from lens_hpc.dataset.headers import check_headers
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.mapping import MappedFiles
-from lens_hpc.dataset.shards import COLUMNS
+from lens_hpc.dataset.shards import DEFAULTS
 from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 
@@ -61,14 +61,24 @@ class ColumnReader:
 
     def shape(self, column: str) -> tuple[int, ...]:
         """Return the shape of one row of a column."""
+        if self._is_absent(column):
+            return ()
         return self._layouts[0][column].shape
 
     def dtype(self, column: str) -> np.dtype:
         """Return the type of a column as it is stored."""
+        if self._is_absent(column):
+            return DEFAULTS[column].dtype
         return self._layouts[0][column].dtype
 
     def take(self, column: str, row_numbers: np.ndarray) -> np.ndarray:
-        """Return the given rows (any order) of one column, as a new array."""
+        """Return the given rows (any order) of one column, as a new array.
+
+        The targets of older shards are NaN, and their weights 1.
+        """
+        if self._is_absent(column):
+            return np.full(len(row_numbers), DEFAULTS[column])
+
         shape = (len(row_numbers), *self.shape(column))
         if 0 in shape:
             return np.empty(shape, self.dtype(column))
@@ -140,7 +150,7 @@ class ColumnReader:
     def _column_offsets(self) -> dict[str, np.ndarray]:
         """For each column, where in the map its first row of each shard lies."""
         offsets = {}
-        for column in COLUMNS:
+        for column in self._layouts[0]:
             within_files = [layout[column].offset or 0 for layout in self._layouts]
             offsets[column] = self._mapped.starts + np.array(within_files)
         return offsets
@@ -159,6 +169,10 @@ class ColumnReader:
             stored = self._open_images(self.files[shard], process)
             images.append(stored[row - self._first_rows[shard]])
         return np.stack(images)
+
+    def _is_absent(self, column: str) -> bool:
+        """Say whether the shards are older than this column."""
+        return column in DEFAULTS and column not in self._layouts[0]
 
     def _shard_numbers(self, row_numbers: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._first_rows, row_numbers, side="right") - 1

@@ -65,7 +65,8 @@ class Dataset(Mapping[str, Split]):
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table of all rows, a split behind the other, without the images.
 
-        Its columns are id, split, label, group if there are groups, and the features.
+        Its columns are id, split, label, group if there are groups, the features, and the columns
+        that were kept beside them.
         """
         import pandas as pd
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from lens_hpc.dataset.manifest import Manifest, ShardRecord
-from lens_hpc.dataset.shards import COLUMNS
+from lens_hpc.dataset.shards import columns_of_schema
 from lens_hpc.errors import UserError
 
 
@@ -42,7 +42,7 @@ def check_headers(
     """
     layouts = []
     for file, record in zip(files, records, strict=True):
-        header = _read_header(file, record)
+        header = _read_header(file, record, columns_of_schema(manifest.schema_version))
         _check_header(file, header, record, manifest)
         layouts.append(header.columns)
 
@@ -54,7 +54,7 @@ def check_headers(
     return layouts
 
 
-def _read_header(file: Path, record: ShardRecord) -> ShardHeader:
+def _read_header(file: Path, record: ShardRecord, names: Sequence[str]) -> ShardHeader:
     try:
         size = file.stat().st_size
         if size != record.bytes:
@@ -64,8 +64,8 @@ def _read_header(file: Path, record: ShardRecord) -> ShardHeader:
             )
 
         with h5py.File(file, "r", locking=False) as shard:
-            rows = {len(shard[column]) for column in COLUMNS}
-            columns = {column: _column_layout(shard[column]) for column in COLUMNS}
+            rows = {len(shard[column]) for column in names}
+            columns = {column: _column_layout(shard[column]) for column in names}
             return ShardHeader(shard.attrs["file"], rows, columns)
     except (OSError, KeyError) as error:
         raise UserError(

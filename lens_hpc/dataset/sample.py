@@ -18,6 +18,10 @@ class Sample(NamedTuple):
     id: str
     group: str
     """Empty where the dataset has no groups."""
+    target: float = float("nan")
+    """Soft label from 0 to 1; NaN: the label."""
+    weight: float = 1.0
+    """Of the row in the loss."""
 
     def __repr__(self) -> str:
         parts = [
@@ -44,6 +48,10 @@ class SampleBatch(NamedTuple):
     """(N,) strings."""
     groups: np.ndarray
     """(N,) strings, empty where the dataset has no groups."""
+    targets: np.ndarray
+    """(N,) float32: soft labels from 0 to 1; NaN: the label."""
+    weights: np.ndarray
+    """(N,) float32: of each row in the loss."""
 
     def __repr__(self) -> str:
         parts = [
@@ -62,6 +70,8 @@ class SampleBatch(NamedTuple):
             label=int(self.labels[position]),
             id=str(self.ids[position]),
             group=str(self.groups[position]),
+            target=float(self.targets[position]),
+            weight=float(self.weights[position]),
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lens_hpc.dataset.columns import ColumnReader
+from lens_hpc.dataset.kept_columns import read_kept_columns
 from lens_hpc.dataset.sample import Sample, SampleBatch, resolve_rows
 from lens_hpc.dataset.summary import classes_text, cutouts_text, features_text
 
@@ -63,8 +64,8 @@ class Split(ColumnReader):
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table of all rows, without the images.
 
-        Its columns are id, split, label, group if the dataset has groups, and the features. Its
-        index is the row numbers.
+        Its columns are id, split, label, group if the dataset has groups, the features, and the
+        columns that were kept beside them. Its index is the row numbers.
         """
         import pandas as pd
 
@@ -76,7 +77,15 @@ class Split(ColumnReader):
 
         # A feature may have the name of another column: tables that are joined keep both.
         features = pd.DataFrame(self.take("features", rows), columns=list(self.manifest.features))
-        return pd.concat([table, features], axis=1)
+        kept = self.kept_columns().reset_index(drop=True)
+        return pd.concat([table, features, kept], axis=1)
+
+    def kept_columns(self) -> "pd.DataFrame":
+        """Return the columns that the recipe keeps beside the data, such as positions.
+
+        There is a row for each of the split's, by its id, and no column where none were kept.
+        """
+        return read_kept_columns(self.dataset, self.manifest).reindex(self.ids())
 
     def to_torch(self) -> "TorchSplit":
         """Return the split as a `torch.utils.data.Dataset`.
@@ -95,4 +104,6 @@ class Split(ColumnReader):
             labels=self.take("labels", row_numbers),
             ids=self.ids(row_numbers),
             groups=self.texts("groups", row_numbers),
+            targets=self.take("targets", row_numbers),
+            weights=self.take("weights", row_numbers),
         )

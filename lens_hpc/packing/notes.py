@@ -19,8 +19,11 @@ class ShardNote(NamedTuple):
     fingerprint: str
     record: dict[str, Any] | None
     """The manifest's record of it; None where all rows were bad and there is no file."""
-    image_max: float
     image_crc32: list[int]
+    band_min: list[float]
+    band_max: list[float]
+    missing_pixels: list[int]
+    """Pixels of each band that hold no measurement."""
     bad: dict[str, str]
     """Row number in the catalogue, as JSON has keys: why the row was left out."""
 
@@ -45,7 +48,7 @@ def read_note(plan: Plan, shard: Shard) -> ShardNote | None:
                 return None
     except (OSError, ValueError, TypeError):
         return None
-    return note if note.fingerprint == shard.fingerprint else None
+    return note if note.fingerprint == plan.fingerprint(shard) else None
 
 
 def _note_file(plan: Plan, shard: Shard) -> Path:

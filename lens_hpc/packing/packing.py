@@ -14,9 +14,10 @@ from pathlib import Path
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.layout import MANIFEST
-from lens_hpc.packing.plan import Plan, make_plan, recipe_of
+from lens_hpc.packing.plan import Plan, is_same_recipe, make_plan
 from lens_hpc.packing.publishing import publish_dataset, remove_notes
 from lens_hpc.packing.recipe import PackSettings
+from lens_hpc.packing.source_record import check_source
 from lens_hpc.packing.summary import describe_dataset, describe_plan
 from lens_hpc.packing.writing import write_shards
 
@@ -84,7 +85,7 @@ def _check_packed_already(plan: Plan) -> Manifest:
         )
 
     manifest = read_manifest(output)
-    if manifest.recipe != recipe_of(plan.settings):
+    if not is_same_recipe(manifest.recipe, plan.settings):
         raise UserError(
             f"output = {output}: already holds another dataset, {manifest.name}; "
             "name another folder"
@@ -98,5 +99,6 @@ def _check_packed_already(plan: Plan) -> Manifest:
             f"{rows_now:,} now; name another folder"
         )
 
+    check_source(plan, manifest)
     remove_notes(output)
     return manifest

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from lens_hpc import files, layout
 from lens_hpc.dataset import shards
@@ -18,9 +19,12 @@ from lens_hpc.dataset.manifest import SCHEMA_VERSION
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import Catalogue, read_catalogue
 from lens_hpc.packing.cutouts import Cutouts
-from lens_hpc.packing.image_formats import BadCutoutError, find_reader
+from lens_hpc.packing.image_formats import find_reader
+from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.packing.splits import order_rows
+from lens_hpc.packing.stacks import Stack, files_of_stacks, open_stack
+from lens_hpc.packing.watching import read_shapes
 
 MIB = 1 << 20
 MOST_LISTED = 20
@@ -36,8 +40,6 @@ class Shard:
     number: int
     rows: np.ndarray
     """Their numbers in the catalogue."""
-    fingerprint: str
-    """SHA-256 of all that the file is made from."""
 
     @property
     def file(self) -> str:
@@ -72,6 +74,30 @@ class Plan:
         """Return the shards of a split."""
         return [shard for shard in self.shards if shard.split == split]
 
+    def fingerprint(self, shard: Shard) -> str:
+        """Return the SHA-256 of all that a shard is made from: the recipe, catalogue and disk."""
+        recipe = [recipe_of(self.settings), stack_stamps(self.settings), SCHEMA_VERSION]
+        digest = hashlib.sha256(json.dumps(recipe).encode())
+
+        catalogue = self.catalogue
+        for column in (
+            self.ids,
+            self.groups,
+            catalogue.table_rows,
+            catalogue.stamps,
+            catalogue.labels,
+            catalogue.features,
+            catalogue.targets,
+            catalogue.weights,
+        ):
+            digest.update(column[shard.rows].tobytes())
+
+        for texts in (catalogue.paths, catalogue.hdus, catalogue.keys):
+            if texts is not None:
+                joined = "\0".join(map(str, texts[shard.rows].ravel()))
+                digest.update(joined.encode() + b"\0")
+        return digest.hexdigest()
+
 
 def make_plan(settings: PackSettings) -> Plan:
     """Read and check the catalogue, and decide which row lies where; nothing is written.
@@ -82,34 +108,47 @@ def make_plan(settings: PackSettings) -> Plan:
     catalogue = read_catalogue(settings, settings.source)
     good_rows = _good_rows(settings, catalogue)
     order = order_rows(settings, catalogue, good_rows)
-    try:
-        cutouts = Cutouts(settings, settings.source, catalogue.paths, reader)
-    except BadCutoutError as error:
-        raise UserError(str(error)) from error
+    cutouts = Cutouts(
+        settings,
+        settings.source,
+        catalogue.paths,
+        reader,
+        stack=_open_stack_of(settings, catalogue),
+        hdus=catalogue.hdus,
+        keys=catalogue.keys,
+    )
 
     check_features(settings, catalogue, order)
     cutouts.shape = _common_shape(settings, cutouts, good_rows)
 
     groups = catalogue.groups
     if groups is None:
-        groups = np.full(len(catalogue), "")
+        groups = np.zeros(len(catalogue), "U1")
     return Plan(
         settings=settings,
         catalogue=catalogue,
         ids=shards.encode_texts(catalogue.ids),
         groups=shards.encode_texts(groups),
         cutouts=cutouts,
-        shards=_cut_into_shards(settings, catalogue, cutouts, order),
+        shards=_cut_into_shards(settings, cutouts, order),
     )
 
 
 # ---- rows and their images ----
 
 
+def _open_stack_of(settings: PackSettings, catalogue: Catalogue) -> Stack | None:
+    if settings.stack is None:
+        return None
+    return open_stack(settings, settings.source, catalogue.table_rows, catalogue.table_length)
+
+
 def _good_rows(settings: PackSettings, catalogue: Catalogue) -> np.ndarray:
     """Return the numbers of the rows that can be packed; UserError for none, or for bad ones."""
     bad_rows = np.fromiter(catalogue.bad, dtype=np.int64)
-    good_rows = np.setdiff1d(np.arange(len(catalogue)), bad_rows)
+    is_good = np.ones(len(catalogue), dtype=bool)
+    is_good[bad_rows] = False
+    good_rows = np.flatnonzero(is_good)
 
     must_be_good = settings.on_bad == "error"
     if not len(good_rows) or (len(bad_rows) and must_be_good):
@@ -125,11 +164,15 @@ def bad_rows_error(settings: PackSettings, catalogue: Catalogue, bad: dict[int, 
 
     count = len(bad)
     lines = [f"{where}: {count:,} of {len(catalogue):,} rows cannot be packed:"]
-    for row in sorted(bad)[:MOST_LISTED]:
-        identifier = catalogue.ids[row]
-        lines.append(f"  row {row + 1}, id {identifier}: {bad[row]}")
+    shared = one_reason(bad, len(catalogue))
+    if shared:
+        lines.append(f"  {shared}")
+    else:
+        for row in sorted(bad)[:MOST_LISTED]:
+            number = catalogue.table_rows[row] + 1
+            lines.append(f"  row {number}, id {catalogue.ids[row]}: {bad[row]}")
 
-    if count > MOST_LISTED:
+    if count > MOST_LISTED and not shared:
         lines.append(f"  and {count - MOST_LISTED:,} more")
     lines.append("Mend them, or pack the others with on_bad=skip")
     return UserError("\n".join(lines))
@@ -159,18 +202,20 @@ def _common_shape(
     Raises UserError when none can be read, or when sizes differ and nothing says what to do.
     """
     shapes: Counter[tuple[int, ...]] = Counter()
-    reasons = []
 
     # Some from all over the catalogue, which may be sorted by whatever decides the size.
     step = max(len(good_rows) // CUTOUTS_TRIED, 1)
-    for row in good_rows[::step]:
-        try:
-            shapes[cutouts[row].shape] += 1
-        except BadCutoutError as error:
-            reasons.append(str(error))
+    tried = good_rows[::step].tolist()
+    reasons = {}
+    for row, found in zip(tried, read_shapes(cutouts, tried), strict=True):
+        if isinstance(found, str):
+            reasons[row] = found
+        else:
+            shapes[found] += 1
 
     if not shapes:
-        listed = "\n  ".join(reasons[:MOST_LISTED])
+        shared = one_reason(reasons, len(tried))
+        listed = shared or "\n  ".join(list(reasons.values())[:MOST_LISTED])
         raise UserError(f"none of the cutouts tried can be packed:\n  {listed}")
 
     if len(shapes) > 1 and settings.on_bad == "error":
@@ -189,52 +234,46 @@ def _common_shape(
 
 
 def _cut_into_shards(
-    settings: PackSettings, catalogue: Catalogue, cutouts: Cutouts, order: dict[str, np.ndarray]
+    settings: PackSettings, cutouts: Cutouts, order: dict[str, np.ndarray]
 ) -> list[Shard]:
     """Cut the rows of each split into shards of whole blocks, the last one excepted."""
     block_bytes = cutouts.row_bytes * shards.BLOCK_ROWS
     blocks = max(settings.shard_mib * MIB // block_bytes, 1)
     shard_rows = blocks * shards.BLOCK_ROWS
 
-    recipe = json.dumps([recipe_of(settings), _stack_stamp(settings), SCHEMA_VERSION])
     planned = []
     for split, rows in order.items():
         cuts = range(shard_rows, len(rows), shard_rows)
         for number, part in enumerate(np.split(rows, cuts)):
-            fingerprint = shard_fingerprint(recipe, catalogue, part)
-            planned.append(Shard(split, number, part, fingerprint))
+            planned.append(Shard(split, number, part))
     return planned
 
 
 def recipe_of(settings: PackSettings) -> dict[str, Any]:
     """Return the settings that decide what is in a dataset, as JSON would read them back."""
-    recipe = settings.model_dump(mode="json", exclude=NOT_OF_THE_RECIPE)
-
-    # Datasets that are older than this setting must still be known as the same.
-    if recipe["format"] is None:
-        del recipe["format"]
-    return recipe
+    return settings.model_dump(mode="json", exclude=NOT_OF_THE_RECIPE)
 
 
-def _stack_stamp(settings: PackSettings) -> list[int]:
-    """Return time and size of the stack, where there is one."""
+def is_same_recipe(packed: dict[str, Any], settings: PackSettings) -> bool:
+    """Say whether a dataset was packed by the recipe in these settings.
+
+    A setting that the dataset is older than is taken to have had its default.
+    """
+    places = {"source": settings.source, "output": settings.output}
+    try:
+        return recipe_of(PackSettings.model_validate(packed | places)) == recipe_of(settings)
+    except ValidationError:
+        return False
+
+
+def stack_stamps(settings: PackSettings) -> list[list[int]]:
+    """Return time and size of each file of the stacks."""
     if settings.stack is None:
         return []
-    status = (settings.source / settings.stack).stat()
-    return [status.st_mtime_ns, status.st_size]
 
-
-def shard_fingerprint(recipe: str, catalogue: Catalogue, rows: np.ndarray) -> str:
-    """Return the SHA-256 of the recipe and of all that catalogue and disk say of these rows."""
-    # The order is part of the fingerprint: shards of earlier versions are known by it.
-    digest = hashlib.sha256(recipe.encode())
-    digest.update(rows.tobytes())
-    for column in (catalogue.stamps, catalogue.labels, catalogue.features):
-        digest.update(column[rows].tobytes())
-
-    texts = list(catalogue.ids[rows])
-    texts += list(catalogue.paths[rows].ravel())
-    if catalogue.groups is not None:
-        texts += list(catalogue.groups[rows])
-    digest.update("\0".join(texts).encode())
-    return digest.hexdigest()
+    stamps = []
+    for files_of_band in files_of_stacks(settings, settings.source).values():
+        for file in files_of_band:
+            status = (settings.source / file).stat()
+            stamps.append([status.st_mtime_ns, status.st_size])
+    return stamps

@@ -6,6 +6,7 @@ Any task may be the last. Two may both believe that they are: they do the same, 
 import csv
 import io
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,20 @@ import numpy as np
 from lens_hpc import files
 from lens_hpc._version import __version__
 from lens_hpc.dataset import shards
+from lens_hpc.dataset.columns import ColumnReader
+from lens_hpc.dataset.kept_columns import record_tables, write_kept_columns
 from lens_hpc.dataset.manifest import (
     SCHEMA_VERSION,
     Manifest,
     ShardRecord,
     SplitRecord,
-    Statistics,
 )
-from lens_hpc.layout import MANIFEST, REJECTED
+from lens_hpc.layout import KEPT_COLUMNS, MANIFEST, REJECTED
 from lens_hpc.logs import logger
 from lens_hpc.packing.notes import NOTES, ShardNote, notes_folder, read_note
 from lens_hpc.packing.plan import Plan, Shard, bad_rows_error, check_features, recipe_of
+from lens_hpc.packing.source_record import describe_source
+from lens_hpc.packing.training_statistics import training_statistics
 from lens_hpc.packing.writing import BadRows, finest_pixel_scale
 
 TWINS_SHOWN = 3
@@ -47,9 +51,11 @@ def publish_dataset(plan: Plan) -> Manifest | None:
     bad = dict(plan.catalogue.bad)
     for note in complete:
         bad |= {int(row): reason for row, reason in note.bad.items()}
-    manifest = make_manifest(plan, complete, bad)
+    packed_rows = _packed_rows(plan, bad)
 
     try:
+        _put_kept_columns(plan, packed_rows)
+        manifest = make_manifest(plan, complete, bad)
         _remove_strays(plan)
         _put_file(plan, REJECTED, _rejected_text(plan, bad) if bad else None)
         _put_file(plan, MANIFEST, manifest.model_dump_json(indent=1) + "\n")
@@ -97,13 +103,27 @@ def _put_file(plan: Plan, name: str, text: str | None) -> None:
     own_file.replace(plan.folder / name)
 
 
+def _put_kept_columns(plan: Plan, packed_rows: dict[str, np.ndarray]) -> None:
+    """Put the table of columns.keep into the dataset, its rows in the dataset's order."""
+    kept = plan.catalogue.kept
+    if not len(kept.columns):
+        (plan.folder / KEPT_COLUMNS).unlink(missing_ok=True)
+        return
+
+    rows = np.concatenate(list(packed_rows.values()))
+    own_file = notes_folder(plan) / f"{plan.settings.task}-{KEPT_COLUMNS}"
+    write_kept_columns(own_file, plan.catalogue.ids[rows], kept.iloc[rows])
+    own_file.replace(plan.folder / KEPT_COLUMNS)
+
+
 def _rejected_text(plan: Plan, bad: BadRows) -> str:
     """Return rejected.csv: row of the catalogue (from 1), id and reason of each row left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "id", "reason"])
     for row in sorted(bad):
-        writer.writerow([row + 1, plan.catalogue.ids[row], bad[row]])
+        number = plan.catalogue.table_rows[row] + 1
+        writer.writerow([number, plan.catalogue.ids[row], bad[row]])
     return text.getvalue()
 
 
@@ -122,7 +142,7 @@ def make_manifest(plan: Plan, notes: list[ShardNote], bad: BadRows) -> Manifest:
 
     assert plan.cutouts.shape is not None
     _, height, width = plan.cutouts.shape
-    return Manifest(
+    manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=settings.name,
         bands=settings.bands,
@@ -132,11 +152,13 @@ def make_manifest(plan: Plan, notes: list[ShardNote], bad: BadRows) -> Manifest:
         pixel_scale_arcsec=finest_pixel_scale(settings),
         resampled=_resampled_bands(plan),
         units=settings.units,
+        zero_point=_by_band(settings.zero_point, settings.bands),
+        gain=_by_band(settings.gain, settings.bands),
         features=settings.columns.features,
         grouped=settings.columns.group is not None,
         seed=settings.seed,
         block_rows=shards.BLOCK_ROWS,
-        statistics=_training_statistics(plan, notes, packed_rows),
+        statistics=None,
         splits={
             split: _make_split_record(plan, notes, split, rows)
             for split, rows in packed_rows.items()
@@ -145,7 +167,10 @@ def make_manifest(plan: Plan, notes: list[ShardNote], bad: BadRows) -> Manifest:
         duplicates_across_splits=count_duplicates(plan, notes),
         recipe=recipe_of(settings),
         created_by=f"lens_hpc {__version__}",
+        files=record_tables(plan.folder),
+        source=describe_source(plan),
     )
+    return _with_statistics(plan, manifest, notes, packed_rows)
 
 
 def _packed_rows(plan: Plan, bad: BadRows) -> dict[str, np.ndarray]:
@@ -188,20 +213,27 @@ def _resampled_bands(plan: Plan) -> tuple[str, ...]:
     return tuple(band for band, ratio in bands if ratio > 1)
 
 
-def _training_statistics(
-    plan: Plan, notes: list[ShardNote], packed_rows: dict[str, np.ndarray]
-) -> Statistics | None:
-    """Return the statistics of training, missing features left out; None without training."""
-    if "train" not in packed_rows:
-        return None
+def _by_band(
+    setting: float | Mapping[str, float | None] | None, bands: tuple[str, ...]
+) -> dict[str, float | None]:
+    """Return the value of each band of a setting that is one for all, or a mapping."""
+    if isinstance(setting, Mapping):
+        return {band: setting[band] for band in bands}
+    return dict.fromkeys(bands, setting)
 
+
+def _with_statistics(
+    plan: Plan, manifest: Manifest, notes: list[ShardNote], packed_rows: dict[str, np.ndarray]
+) -> Manifest:
+    """Return the manifest with the statistics of training, where there is one."""
+    if "train" not in packed_rows:
+        return manifest
+
+    train = ColumnReader(plan.folder, "train", manifest=manifest)
     features = plan.catalogue.features[packed_rows["train"]]
-    return Statistics(
-        feature_min=tuple(np.nanmin(features, axis=0).tolist()),
-        feature_max=tuple(np.nanmax(features, axis=0).tolist()),
-        feature_median=tuple(np.nanmedian(features, axis=0).tolist()),
-        image_max=max(note.image_max for note in _notes_of(plan, notes, "train")),
-    )
+    of_train = _notes_of(plan, notes, "train")
+    statistics = training_statistics(train, features, of_train, plan.settings.seed)
+    return manifest.model_copy(update={"statistics": statistics})
 
 
 # ---- duplicates ----

@@ -1,6 +1,7 @@
 """The recipe: how a survey's catalogue and images are laid out on disk, in data, never in code."""
 
 import os
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -10,6 +11,15 @@ from lens_hpc.workers import usable_cpus
 
 PathPattern = str | tuple[str, ...]
 """A path with {column} and {band} in it, or alternatives of one."""
+
+MASK_CONDITION = r"^((<=|>=|<|>|==|!=) *[-+]?\d+\.?\d*([eE][-+]?\d+)?|& *\d+)$"
+"""A comparison with a number, or bits."""
+
+PartSetting = int | str | dict[str, int | str] | None
+"""A part of a file: one for all bands, a template with {band} and {column}, or one for each."""
+
+StackFiles = FilePath | tuple[FilePath, ...]
+"""A file of a stack, or files that follow each other."""
 
 DRAWN_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -24,25 +34,55 @@ class Columns(Settings):
     kind == 'lens' & snr > 5; null: no labels."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the model may see; an empty cell is a missing value."""
+    target: str | None = None
+    """Column of soft labels from 0 to 1, for training; an empty cell: the label."""
+    weight: str | None = None
+    """Column with the weight of each row in the loss, not negative; an empty cell: 1."""
+    keep: tuple[str, ...] = ()
+    """Columns that are carried beside the data, such as positions and classes: never shown to the
+    model."""
     group: str | None = None
     """Column of groups; the rows of a group always stay in one split."""
     split: str | None = None
     """Column with the split that a row belongs to; null: splits are drawn."""
     split_names: dict[str, SplitName] = Field(default={})
     """Value in the split column: name of the split."""
+    missing: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    """Words or numbers that stand for no value, besides empty, nan, null, none, na, n/a and --:
+    [-99, not measured] for all columns but those of the id and the paths; or a mapping, such as
+    {mag: [-99]}."""
 
     @model_validator(mode="after")
     def _check_features(self) -> "Columns":
-        others = {self.id, self.label, self.group, self.split}
+        others = {self.id, self.label, self.target, self.weight, self.group, self.split}
         no_features = [name for name in self.features if name in others]
         if no_features:
             given = ", ".join(no_features)
-            raise ValueError(f"features must not hold the id, label, group or split: got {given}")
+            raise ValueError(
+                f"features must not hold the id, label, target, weight, group or split: got {given}"
+            )
 
+        if "id" in self.keep:
+            raise ValueError("keep must not hold 'id': the ids are kept in a column of that name")
+        if len(set(self.keep)) < len(self.keep):
+            raise ValueError(f"keep must not hold a column twice: got {', '.join(self.keep)}")
         if len(set(self.features)) < len(self.features):
             given = ", ".join(self.features)
             raise ValueError(f"features must differ from each other: got {given}")
         return self
+
+
+class Join(Settings):
+    """A second catalogue, whose columns are added to the rows that have the same key."""
+
+    catalogue: FilePath
+    """File in the source folder, of any kind that `catalogue` may be."""
+    table: int | str | None = None
+    """Which table of that file, as for `table`."""
+    key: str
+    """Column that both have; a row without a partner gets missing values."""
+    key_there: str | None = None
+    """Name of the key in this file; null: the same."""
 
 
 class BadPixels(Settings):
@@ -51,10 +91,25 @@ class BadPixels(Settings):
     mask: float | None = None
     """A value that marks a masked pixel."""
     most: Probability = 0.0
-    """Fraction of such pixels up to which a cutout is kept; above it, the row is bad."""
+    """Fraction of such pixels in a band up to which a cutout is kept; above it, the row is bad."""
     fill: Literal["zero", "median"] = "median"
     """What replaces them in a cutout that is kept: zero, or the median of the good pixels in the
     same band."""
+    constant_bands: Literal["refuse", "keep"] = "refuse"
+    """What to do about a cutout with a band whose pixels are all equal: it is bad, or it is kept
+    where another band shows something."""
+
+
+class Masks(Settings):
+    """An image beside the pixels, in the same file, that says which of them are bad."""
+
+    hdu: PartSetting = None
+    """Number or name of the FITS HDU with the mask or weights, for example "{band}_DQ"."""
+    key: PartSetting = None
+    """Name of the array in an .npz or HDF5 file, or of the column of a FITS table."""
+    bad: Annotated[str, Field(pattern=MASK_CONDITION)] = "!= 0"
+    """Which values of the mask mark a bad pixel: "!= 0" for flags, "& 5" where only the bits 1
+    and 4 count, "<= 0" for weights, "> 1e10" for errors. NaN always does."""
 
 
 class Recipe(Settings):
@@ -63,37 +118,77 @@ class Recipe(Settings):
     name: str
     """Name of the dataset."""
     catalogue: FilePath | None = None
-    """CSV, Parquet, FITS table or VOTable in the source folder, also gzipped; null: the image
-    files that are found are the rows."""
+    """Catalogue in the source folder: CSV (parted by , ; tab or |; .txt and .dat also by blanks),
+    ECSV, CDS, IPAC, JSON lines, FITS, VOTable, HDF5, Feather, Parquet, or a WebDataset tar; texts,
+    FITS and VOTable also as .gz; a folder of Parquet, HDF5, FITS or tar files is one table. Element
+    3 of a vector column is named mag[3], from 0. Null: the image files that are found are the
+    rows."""
+    table: int | str | None = None
+    """Which table of the catalogue's file: number or name of an HDU or of a VOTable's table, path
+    in an HDF5 file; null: the first or only one."""
+    join: Join | tuple[Join, ...] = ()
+    """More catalogues, by a key: {catalogue: morphology.csv, key: object_id}, or a list."""
+    where: str | None = None
+    """Condition on columns, as for columns.label: only rows for which it is true are packed."""
     columns: Columns = Columns()
     """Which catalogue column is what."""
     images: PathPattern | dict[str, PathPattern] | None = None
     """Path of a row's image in the source folder. {column} stands for its value, {band} for each
-    band; a list holds alternatives, a mapping gives each band its own path. Without a catalogue,
-    {name:regular expression} is allowed."""
+    band; a list holds alternatives, a mapping gives each band its own path. {number:06d} is padded
+    with zeros, {row} is the number of the row, from 0, where no column has that name. Without a
+    catalogue, {name:regular expression} is allowed."""
     format: str | None = None
-    """Format of the image files: fits | npy | npz | picture, or mypackage.module.read_image with
-    code=[mypackage]; null: by the ending of each file."""
-    stack: FilePath | None = None
-    """One .npy, .npz or HDF5 array with all cutouts in the order of the catalogue, instead of
-    `images`."""
+    """Format of the image files: fits | npy | npz | hdf5 | picture, or
+    mypackage.module.read_image with code=[mypackage]; null: by the ending of each file."""
+    stack: StackFiles | dict[str, StackFiles] | None = None
+    """An array with all cutouts in the order of the catalogue, instead of `images`: .npy, .npz,
+    HDF5, a FITS cube or a column of Parquet. A list is files that follow each other, as do those
+    of a folder; a mapping gives each band its own.
+    Without a catalogue, the columns are id (the row's number), file (its name, without the ending)
+    and is_lens, from stack_labels."""
     stack_axes: Literal["NBHW", "NHWB", "NHW"] = "NBHW"
     """Order of the stack's axes: number, band, height, width."""
+    stack_labels: FilePath | tuple[int, ...] | None = None
+    """Labels of a stack without a catalogue: an .npy, .npz or HDF5 file with one for each row, or
+    a list with one for each file of the stack: stack: [lenses.npy, others.npy] and [1, 0]."""
+    stack_labels_key: str | None = None
+    """Name of the array in the file of stack_labels."""
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the bands, in the order of the image planes."""
-    hdu: int | str | None = None
+    hdu: PartSetting = None
     """Number or name of the FITS HDU with the image; null: the first with one, in an image or in
-    a table's cell."""
-    key: str | None = None
-    """Name of the array in an .npz or HDF5 file."""
+    a table's cell. Where each band has its own: a mapping from band to HDU, or "{band}_SCI"; and
+    {column} stands for its value."""
+    key: str | dict[str, str] | None = None
+    """Name of the array in an .npz or HDF5 file (group/array), or of the column of a FITS table;
+    also a mapping, or with {band} and {column}, as hdu."""
+    axes: Literal["BHW", "HWB"] = "BHW"
+    """Order of the axes of an image of several bands: band, height, width. The channels of a
+    picture are its bands."""
+    planes: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+    """Numbers, from 0, of the planes of an image that are its bands, as in [0, 1, 2] of RGBA;
+    null: all of them."""
+    masks: Masks | None = None
+    """An image beside the pixels that says which of them are bad, in an HDU (hdu) or array (key)
+    of the same file, and which of its values mean so (bad): {hdu: "{band}_DQ", bad: "!= 0"} for
+    flags, "& 5" for the bits 1 and 4, "<= 0" for weights, "> 1e10" for errors."""
+    follow_links: bool = False
+    """Whether links may lead out of the source folder, for images on another disk."""
     size: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width to which every cutout is cropped or padded with zeros around its centre;
     null: all have the same size already."""
     pixel_scale: PositiveFloat | dict[str, PositiveFloat]
     """Arcseconds per pixel, or a mapping from band to that. Where bands differ, all are resampled
-    to the finest grid, and their flux is conserved."""
+    to the finest grid, as `resampling` says."""
+    resampling: Literal["flux", "surface_brightness"] | None = None
+    """What resampling conserves: the sum of the pixels, or their brightness per area of the sky.
+    null: the latter where `units` or the file's BUNIT is of that kind, as MJy/sr."""
     units: str
     """Unit of the pixel values."""
+    zero_point: float | dict[str, float | None] | None = None
+    """Magnitude of a flux of one unit, or a mapping from band to that; null: unknown."""
+    gain: PositiveFloat | dict[str, PositiveFloat | None] | None = None
+    """Electrons per unit, or a mapping from band to that; null: unknown."""
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     """Type of the stored pixels; a row with a value that does not fit it is bad."""
     compression: Literal["none", "lzf", "gzip"] = "none"
@@ -113,20 +208,54 @@ class Recipe(Settings):
             raise ValueError("bands must differ from each other")
         if (self.images is None) == (self.stack is None):
             raise ValueError("give either images or stack")
-        if self.stack is not None:
-            self._check_stack()
+        self._check_stack()
+
+        if self.catalogue is None and self.table is not None:
+            raise ValueError("table is for a catalogue")
 
         self._check_bands("images", self.images)
+        self._check_bands("stack", self.stack)
         self._check_bands("pixel_scale", self.pixel_scale)
+        self._check_bands("hdu", self.hdu)
+        self._check_bands("key", self.key)
+        self._check_parts()
+        self._check_bands("zero_point", self.zero_point)
+        self._check_bands("gain", self.gain)
         if self.columns.split is None:
             self._check_splits()
         return self
 
     def _check_stack(self) -> None:
-        if self.catalogue is None:
-            raise ValueError("a stack needs a catalogue, in the same row order")
-        if self.format is not None:
+        stacks = self.stack.values() if isinstance(self.stack, dict) else [self.stack]
+        if self.stack is not None and self.format is not None:
             raise ValueError("format is for images; a stack is read by its ending")
+        if any(isinstance(files, tuple) and not files for files in stacks):
+            raise ValueError("stack must name a file")
+
+        labels = self.stack_labels
+        if labels is not None and (self.stack is None or self.catalogue is not None):
+            raise ValueError("stack_labels is for a stack without a catalogue")
+        if self.stack_labels_key is not None and not isinstance(labels, Path):
+            raise ValueError("stack_labels_key is for a file of stack_labels")
+
+        for files in stacks:
+            count = len(files) if isinstance(files, tuple) else 1
+            if isinstance(labels, tuple) and count != len(labels):
+                raise ValueError(
+                    f"stack_labels must be one for each file of the stack: got {len(labels)} "
+                    f"for {count} files"
+                )
+
+    def _check_parts(self) -> None:
+        if self.stack is not None and (self.axes != "BHW" or self.masks is not None):
+            raise ValueError("axes and masks are for images; a stack has stack_axes")
+        if self.masks is not None:
+            self._check_bands("masks.hdu", self.masks.hdu)
+            self._check_bands("masks.key", self.masks.key)
+            if self.masks.hdu is None and self.masks.key is None:
+                raise ValueError("masks must say where they lie: give masks.hdu or masks.key")
+            if "{" in f"{self.masks.hdu} {self.masks.key}".replace("{band}", ""):
+                raise ValueError("masks.hdu and masks.key may hold {band}, and no column")
 
     def _check_bands(self, setting: str, value: object) -> None:
         if not isinstance(value, dict):
@@ -140,8 +269,9 @@ class Recipe(Settings):
         total = sum(self.splits.values())
         if abs(total - 1) > 1e-6:
             raise ValueError(f"splits must add up to 1: got {total:g} from {self.splits}")
-        if "train" not in self.splits and self.columns.label is not None:
-            raise ValueError("splits must have one named train")
+        # A survey that is only to be scored, labelled or not, has neither.
+        if "val" in self.splits and "train" not in self.splits:
+            raise ValueError("splits must have one named train where one is named val")
 
 
 def _srun_variable(name: str, default: int) -> int:

@@ -24,19 +24,20 @@ def order_rows(
         groups = catalogue.groups[good_rows]
 
     if catalogue.splits is None:
-        names = draw_splits(labels, groups, recipe.splits, recipe.seed)
         requested = list(recipe.splits)
-        _warn_of_uneven_splits(recipe, names)
+        numbers = _draw_numbers(labels, groups, recipe.splits, recipe.seed)
+        _warn_of_uneven_splits(recipe, numbers)
     else:
         names = catalogue.splits[good_rows]
         if recipe.validation:
             names = _draw_validation(recipe, names, labels, groups)
-        requested = sorted(set(names.tolist()))
+        found, numbers = np.unique(names, return_inverse=True)
+        requested = found.tolist()
 
     rng = np.random.default_rng([recipe.seed, 1])
     order = {}
-    for name in requested:
-        rows = good_rows[names == name]
+    for number, name in enumerate(requested):
+        rows = good_rows[numbers == number]
         order[name] = rng.permutation(rows)
     _check_classes(recipe, order, catalogue.labels)
     return order
@@ -61,13 +62,13 @@ def _draw_validation(
     return names
 
 
-def _warn_of_uneven_splits(recipe: Recipe, names: np.ndarray) -> None:
+def _warn_of_uneven_splits(recipe: Recipe, numbers: np.ndarray) -> None:
     """Warn where whole groups keep a split from its fraction."""
-    if len(names) < FEWEST_ROWS_TO_WARN:
+    if len(numbers) < FEWEST_ROWS_TO_WARN:
         return
 
-    for name, fraction in recipe.splits.items():
-        share = float((names == name).mean())
+    for number, (name, fraction) in enumerate(recipe.splits.items()):
+        share = float((numbers == number).mean())
         # A few percent are the price of whole groups.
         tolerance = max(0.05, 0.2 * fraction)
         if abs(share - fraction) > tolerance:
@@ -112,17 +113,24 @@ def draw_splits(
     The fractions are exact to one row without groups; with groups (strings, (N,)), as near as
     whole groups allow.
     """
-    rng = np.random.default_rng([seed, 0])
     names = np.array(list(fractions))
+    return names[_draw_numbers(labels, groups, fractions, seed)]
+
+
+def _draw_numbers(
+    labels: np.ndarray, groups: np.ndarray | None, fractions: Mapping[str, float], seed: int
+) -> np.ndarray:
+    """Draw the number of the split of each row, (N,)."""
+    rng = np.random.default_rng([seed, 0])
     shares = np.array(list(fractions.values()))
     if groups is None:
-        return names[_draw_rows(rng, labels, shares)]
-    return names[_draw_groups(rng, labels, groups, shares)]
+        return _draw_rows(rng, labels, shares)
+    return _draw_groups(rng, labels, groups, shares)
 
 
 def _draw_rows(rng: np.random.Generator, labels: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Draw the number of the split of each row, (N,)."""
-    split_numbers = np.empty(len(labels), dtype=np.int64)
+    split_numbers = np.empty(len(labels), dtype=np.int16)
     cumulative_shares = np.cumsum(shares)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

@@ -1,13 +1,11 @@
 """Shards are written in OUTPUT.partial, by any number of processes and tasks."""
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.notes import ShardNote, notes_folder, read_note, write_note
 from lens_hpc.packing.plan import MOST_LISTED, Plan, Shard, bad_rows_error
 from lens_hpc.packing.recipe import PackSettings
+from lens_hpc.packing.watching import Watch, deadly_file_error
 from lens_hpc.workers import make_pool
 
 LONGEST_SOURCE = 32
@@ -44,8 +43,9 @@ def write_shards(plan: Plan) -> None:
         logger.info("%s: %d shards are there already", plan.folder, kept)
 
     bad: BadRows = {}
+    watch = Watch(plan.settings.processes)
     try:
-        with closing(_write_all(plan, missing)) as finished_shards:
+        with closing(_write_all(plan, missing, watch)) as finished_shards:
             for reasons in finished_shards:
                 bad |= reasons
                 if len(bad) >= MOST_LISTED and settings.on_bad == "error":
@@ -57,10 +57,7 @@ def write_shards(plan: Plan) -> None:
             "run the same line again: shards that are complete are kept"
         ) from error
     except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed, perhaps for want of memory; run the same line again, "
-            "with fewer processes: shards that are complete are kept"
-        ) from error
+        raise deadly_file_error(plan.cutouts, watch) from error
 
     if bad and settings.on_bad == "error":
         shutil.rmtree(plan.folder)
@@ -70,9 +67,10 @@ def write_shards(plan: Plan) -> None:
 # ---- processes ----
 
 
-def _write_all(plan: Plan, missing: list[Shard]) -> Generator[BadRows, None, None]:
-    """Write shards, in worker processes where that helps; yield the bad rows of each."""
-    rows_done = multiprocessing.get_context("fork").Value("q", 0)
+def _write_all(plan: Plan, missing: list[Shard], watch: Watch) -> Generator[BadRows, None, None]:
+    """Write shards in worker processes; yield the bad rows of each."""
+    if not missing:
+        return
     total = sum(len(shard.rows) for shard in missing)
     row_megabytes = plan.cutouts.row_bytes / 1e6
 
@@ -84,25 +82,20 @@ def _write_all(plan: Plan, missing: list[Shard]) -> Generator[BadRows, None, Non
 
         def show_progress() -> None:
             speed = progress.rate() * row_megabytes
-            progress.update(rows_done.value - progress.done, **{"MB/s": f"{speed:,.0f}"})
+            progress.update(watch.rows_done.value - progress.done, **{"MB/s": f"{speed:,.0f}"})
 
-        if workers > 1:
-            yield from _write_in_workers(plan, ordered, workers, rows_done, show_progress)
-        else:
-            for shard in ordered:
-                yield write_shard_and_note(plan, shard, rows_done)
-                show_progress()
+        yield from _write_in_workers(plan, ordered, workers, watch, show_progress)
 
 
 def _write_in_workers(
     plan: Plan,
     missing: list[Shard],
     workers: int,
-    rows_done: Any,
+    watch: Watch,
     show_progress: Callable[[], None],
 ) -> Iterator[BadRows]:
     # Forked workers share the catalogue and begin at once.
-    with make_pool(workers, "fork", _start_worker, plan, rows_done) as pool:
+    with make_pool(workers, "fork", _start_worker, plan, watch) as pool:
         waiting: set[Future[BadRows]] = {
             pool.submit(_write_in_this_worker, shard) for shard in missing
         }
@@ -114,33 +107,32 @@ def _write_in_workers(
                 show_progress()
                 for task in finished:
                     yield task.result()
+                watch.end_stuck_worker()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 # Set in worker processes alone, which live no longer than their call.
-_work: tuple[Plan, Any] | None = None
+_work: tuple[Plan, Watch] | None = None
 
 
-def _start_worker(plan: Plan, rows_done: Any) -> None:
+def _start_worker(plan: Plan, watch: Watch) -> None:
     global _work
-    _work = (plan, rows_done)
+    _work = (plan, watch)
+    watch.join()
 
 
 def _write_in_this_worker(shard: Shard) -> BadRows:
     assert _work is not None
-    plan, rows_done = _work
-    return write_shard_and_note(plan, shard, rows_done)
+    plan, watch = _work
+    return write_shard_and_note(plan, shard, watch)
 
 
 # ---- a shard ----
 
 
-def write_shard_and_note(plan: Plan, shard: Shard, rows_done: Any) -> BadRows:
-    """Write one shard and its note; return its bad rows, which are left out.
-
-    `rows_done` is a shared number that grows with the rows.
-    """
+def write_shard_and_note(plan: Plan, shard: Shard, watch: Watch) -> BadRows:
+    """Write one shard and its note; return its bad rows, which are left out."""
     file = plan.folder / shard.file
     files.make_folder(file.parent)
     attributes = shard_attributes(plan.settings)
@@ -149,11 +141,11 @@ def write_shard_and_note(plan: Plan, shard: Shard, rows_done: Any) -> BadRows:
 
     rows = shard.rows
     all_bad: BadRows = {}
-    blocks = _BlockReader(plan, rows_done)
+    blocks = _BlockReader(plan, watch)
     record = None
     kept_image_crc32: list[int] = []
     while len(rows):
-        blocks.bad = {}
+        blocks.begin()
         with files.whole_file(file) as partial:
             block_crc32, image_crc32 = shards.write_shard(
                 partial,
@@ -177,7 +169,15 @@ def write_shard_and_note(plan: Plan, shard: Shard, rows_done: Any) -> BadRows:
         rows = np.array([row for row in rows if row not in blocks.bad], dtype=np.int64)
 
     reasons = {str(row): reason for row, reason in all_bad.items()}
-    note = ShardNote(shard.fingerprint, record, blocks.image_max, kept_image_crc32, reasons)
+    note = ShardNote(
+        fingerprint=plan.fingerprint(shard),
+        record=record,
+        image_crc32=kept_image_crc32,
+        band_min=blocks.band_min.tolist(),
+        band_max=blocks.band_max.tolist(),
+        missing_pixels=blocks.missing_pixels.tolist(),
+        bad=reasons,
+    )
     write_note(plan, shard, note)
     return all_bad
 
@@ -185,19 +185,26 @@ def write_shard_and_note(plan: Plan, shard: Shard, rows_done: Any) -> BadRows:
 class _BlockReader:
     """Reads and checks the blocks of rows of a shard."""
 
-    def __init__(self, plan: Plan, rows_done: Any) -> None:
+    def __init__(self, plan: Plan, watch: Watch) -> None:
         self.plan = plan
-        self.rows_done = rows_done
-        self.image_max = 0.0
+        self.watch = watch
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was read before."""
+        bands = len(self.plan.settings.bands)
         self.bad: BadRows = {}
+        self.band_min = np.full(bands, np.inf)
+        self.band_max = np.full(bands, -np.inf)
+        self.missing_pixels = np.zeros(bands, dtype=np.int64)
 
     def read(self, rows: np.ndarray) -> Iterator[shards.RowBlock]:
         """Yield blocks of these rows. A bad row is noted, and its cutout is left dark."""
         for start in range(0, len(rows), shards.BLOCK_ROWS):
             block_rows = rows[start : start + shards.BLOCK_ROWS]
             yield self._read_block(block_rows)
-            with self.rows_done.get_lock():
-                self.rows_done.value += len(block_rows)
+            with self.watch.rows_done.get_lock():
+                self.watch.rows_done.value += len(block_rows)
 
     def _read_block(self, rows: np.ndarray) -> shards.RowBlock:
         plan = self.plan
@@ -205,12 +212,17 @@ class _BlockReader:
         images = np.zeros((len(rows), *plan.cutouts.shape), plan.settings.dtype)
         sources = [""] * len(rows)
         for position, row in enumerate(rows):
+            self.watch.begin(row)
             try:
-                images[position], sources[position] = plan.cutouts.with_source(row)
+                images[position], sources[position], missing = plan.cutouts.read(row)
             except BadCutoutError as error:
                 self.bad[int(row)] = str(error)
+            else:
+                self.missing_pixels += missing
+        self.watch.end()
 
-        self.image_max = max(self.image_max, float(images.max()))
+        self.band_min = np.minimum(self.band_min, images.min(axis=(0, 2, 3)))
+        self.band_max = np.maximum(self.band_max, images.max(axis=(0, 2, 3)))
         return shards.RowBlock(
             images=images,
             features=plan.catalogue.features[rows],
@@ -218,6 +230,9 @@ class _BlockReader:
             ids=plan.ids[rows],
             groups=plan.groups[rows],
             sources=shards.encode_texts(np.array(sources), LONGEST_SOURCE),
+            targets=plan.catalogue.targets[rows],
+            weights=plan.catalogue.weights[rows],
+            pixel_hashes=shards.hash_pixels(images),
         )
 
 

@@ -84,7 +84,8 @@ def text(contents: DatasetContents) -> str:
 
 def _general_lines(manifest: Manifest) -> list[str]:
     size = f"{manifest.height} x {manifest.width} px of {manifest.pixel_scale_arcsec:g} arcsec"
-    origin = manifest.recipe["catalogue"] or manifest.recipe["images"]
+    recipe = manifest.recipe
+    origin = recipe["catalogue"] or recipe["images"] or recipe["stack"]
     lines = [
         f"  bands     {', '.join(manifest.bands)}; {size}; {manifest.dtype}; {manifest.units}",
         f"  origin    {origin}, seed {manifest.seed}, {manifest.created_by}",

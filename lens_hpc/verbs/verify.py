@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field, PositiveInt
 
 from lens_hpc import logs
+from lens_hpc.dataset.kept_columns import find_table_damage
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.shards import find_damage
 from lens_hpc.errors import UserError
@@ -39,11 +40,15 @@ class Verified(NamedTuple):
 
 def run(settings: Settings) -> Verified:
     """Check all shards. Raises UserError with the name of each that is damaged, and its rows."""
-    splits = read_manifest(settings.dataset).splits.values()
-    records = [shard for split in splits for shard in split.shards]
+    manifest = read_manifest(settings.dataset)
+    records = [shard for split in manifest.splits.values() for shard in split.shards]
     size = sum(record.bytes for record in records)
 
     problems = []
+    for name, table in manifest.files.items():
+        damage = find_table_damage(settings.dataset, name, table)
+        problems += [damage] if damage else []
+
     with (
         logs.Progress(size, "verify", "bytes") as progress,
         make_pool(min(settings.processes, len(records)), "fork") as pool,
@@ -56,8 +61,9 @@ def run(settings: Settings) -> Verified:
 
     if problems:
         listed = "\n  ".join(problems)
+        kind = "files" if manifest.files else "shards"
         raise UserError(
-            f"{len(problems)} of {len(records)} shards are damaged; "
+            f"{len(problems)} of {len(records) + len(manifest.files)} {kind} are damaged; "
             f"copy or pack them again:\n  {listed}"
         )
     return Verified(settings.dataset, len(records), size)

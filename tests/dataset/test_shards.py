@@ -28,7 +28,7 @@ def test_a_shard_is_plain_hdf5_as_documented(dataset: Path) -> None:
         ) == (
             0.2,
             "counts",
-            2,
+            3,
         )
 
 

@@ -37,7 +37,7 @@ def damage(survey: Path, kind: str) -> str:
             return "cutouts differ in height x width: 8 x 8 (39), 9 x 8 (1)"
         case "nan":
             np.save(file, np.full((2, 8, 8), np.nan, np.float32))
-            return "128 of 128 pixels are NaN"
+            return "band g: 64 of 64 pixels are NaN"
         case _:
             file.unlink()
             return "there is no such file"

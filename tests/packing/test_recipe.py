@@ -58,7 +58,6 @@ def test_a_format_is_no_matter_of_a_stack(recipe: Path) -> None:
 
 def test_what_does_not_decide_the_content_is_no_part_of_the_recipe(recipe: Path) -> None:
     plain = recipe_of(settings.load(PackSettings, recipe, PLACES))
-    assert "format" not in plain
     other = settings.load(PackSettings, recipe, [*PLACES, "processes=7", "code=[mine]"])
     assert recipe_of(other) == plain
     named = recipe_of(settings.load(PackSettings, recipe, [*PLACES, "format=npy"]))

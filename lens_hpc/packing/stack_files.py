@@ -1,0 +1,216 @@
+"""The arrays of a stack's files, mapped or opened: a row is read when it is asked for.
+
+What lies in a file as it is in memory is mapped: .npy, members of an .npz that are not compressed,
+contiguous HDF5, plain FITS images. The rest is read through its library, a row at a time, by each
+process on its own; only a compressed .npz and a gzipped FITS file are read at once.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.lib import format as npy
+
+from lens_hpc.packing.array_files import choose_array, list_hdf5_arrays
+from lens_hpc.packing.guarded import read_in_worker
+from lens_hpc.packing.parquet_images import ParquetImages
+
+CELLS_TRIED = 20
+PARQUET_ENDINGS = (".parquet", ".pq")
+FITS_ENDINGS = (".fits", ".fit", ".fts", ".fz")
+STACK_ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".hdf", *PARQUET_ENDINGS, *FITS_ENDINGS)
+
+
+class LazyRows:
+    """An array on disk whose rows are read by a library, which each process opens anew."""
+
+    def __init__(self, opened: Callable[[], Any], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._opened = opened
+        self.shape = shape
+        self.dtype = dtype
+        self._process = -1
+        self._rows: Any = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int | slice) -> np.ndarray:
+        # A forked process must not use the file that its parent opened: they share its position.
+        if self._process != os.getpid():
+            self._rows = self._opened()
+            self._process = os.getpid()
+        return np.asarray(self._rows[row])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_process": -1, "_rows": None}
+
+
+StackArray = np.ndarray | LazyRows
+
+
+def open_array(path: Path, key: str | None, hdu: int | str | None) -> StackArray:
+    """Open the array in a file of a stack.
+
+    `key` names it in an .npz or HDF5 file, and `hdu` in a FITS file. Raises ValueError for what is
+    no array, and whatever the libraries raise for a damaged file.
+    """
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if name.endswith(".npz"):
+        return _open_npz(path, key)
+    if name.removesuffix(".gz").endswith(FITS_ENDINGS):
+        return _open_fits(path, hdu)
+    if name.endswith(PARQUET_ENDINGS):
+        return _open_parquet(path, key)
+
+    if not h5py.is_hdf5(path):
+        raise ValueError("is no .npy, .npz, FITS, Parquet or HDF5 file")
+    return _open_hdf5(path, key)
+
+
+# ---- .npz ----
+
+
+def _open_npz(path: Path, key: str | None) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as arrays:
+        name = choose_array(list(arrays.files), key)
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            return np.asarray(arrays[name])
+    return _map_member(path, member.header_offset)
+
+
+def _map_member(path: Path, header_offset: int) -> np.ndarray:
+    """Map a .npy file that lies in a zip file as it is."""
+    with path.open("rb") as file:
+        # A member begins with 30 bytes, of which the last four are the lengths of name and extra.
+        file.seek(header_offset + 26)
+        name_length = int.from_bytes(file.read(2), "little")
+        extra_length = int.from_bytes(file.read(2), "little")
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0
+        if version != (1, 0):
+            read_header = npy.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(file)
+        offset = file.tell()
+
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, no numbers")
+    return np.memmap(path, dtype, "r", offset, shape, "F" if is_fortran else "C")
+
+
+# ---- HDF5 ----
+
+
+def _open_hdf5(path: Path, key: str | None) -> StackArray:
+    name, shape, dtype, offset = read_in_worker(path, _find_hdf5_array, path, key)
+    if offset is not None:
+        return np.memmap(path, dtype, "r", offset, shape)
+    return LazyRows(lambda: h5py.File(path, "r", locking=False)[name], shape, dtype)
+
+
+def _find_hdf5_array(
+    path: Path, key: str | None
+) -> tuple[str, tuple[int, ...], np.dtype, int | None]:
+    """Return name, shape and type of an array, and where it lies if it can be mapped."""
+    with h5py.File(path, "r", locking=False) as file:
+        name = choose_array(list_hdf5_arrays(file), key)
+        dataset = file[name]
+        shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
+        is_plain = dataset.external is None and dtype.kind in "fiu"
+    return name, shape, dtype, offset if is_plain else None
+
+
+def _open_parquet(path: Path, key: str | None) -> LazyRows:
+    images = ParquetImages(path, key)
+    first = _first_image(images)
+    return LazyRows(lambda: ParquetImages(path, key), (len(images), *first.shape), first.dtype)
+
+
+def _first_image(images: ParquetImages) -> np.ndarray:
+    """Return the first image that is one: single cells may be empty or damaged."""
+    for row in range(min(len(images), CELLS_TRIED) - 1):
+        try:
+            return images[row]
+        except Exception:  # the decoders raise whatever they like on a damaged cell
+            continue
+    return images[min(len(images), CELLS_TRIED) - 1]
+
+
+# ---- FITS ----
+
+
+class ScaledRows:
+    """Rows of FITS numbers as BSCALE, BZERO and BLANK say; NaN where there is no measurement."""
+
+    def __init__(self, numbers: Any, scale: float, zero: float, blank: int | None) -> None:
+        self.numbers = numbers
+        self.scale = scale
+        self.zero = zero
+        self.blank = blank
+
+    def __getitem__(self, row: int | slice) -> np.ndarray:
+        numbers = np.asarray(self.numbers[row])
+        values: np.ndarray = numbers.astype(np.float64) * self.scale + self.zero
+
+        # Whole numbers stay whole, as those do that are stored without a sign.
+        is_whole = numbers.dtype.kind != "f" and self.scale == 1 and self.zero == int(self.zero)
+        if is_whole and numbers.dtype.itemsize < 8:
+            values = numbers.astype(np.int64) + int(self.zero)
+        if self.blank is None:
+            return values
+        return np.where(numbers == self.blank, np.nan, values)
+
+
+def _open_fits(path: Path, hdu: int | str | None) -> StackArray:
+    from astropy.io import fits  # takes longer to import than a small survey takes to pack
+
+    def open_numbers() -> Any:
+        # The numbers as they are in the file: astropy knows no BLANK of 0.
+        return fits.open(path, memmap=False, do_not_scale_image_data=True)
+
+    with open_numbers() as hdus:
+        index = _image_hdu(hdus, hdu)
+        image = hdus[index]
+        header, shape = image.header.copy(), tuple(image.shape)
+        numbers: Any = None
+        if path.name.lower().endswith(".gz"):
+            numbers = np.array(image.data)
+        elif not isinstance(image, fits.CompImageHDU):
+            dtype = np.dtype(fits.BITPIX2DTYPE[header["BITPIX"]]).newbyteorder(">")
+            numbers = np.memmap(path, dtype, "r", image.fileinfo()["datLoc"], shape)
+
+    # The standard knows BLANK for whole numbers alone.
+    blank = header.get("BLANK") if header["BITPIX"] > 0 else None
+    scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
+    is_plain = blank is None and (scale, zero) == (1, 0)
+    if is_plain and numbers is not None:
+        return numbers
+
+    def open_rows() -> ScaledRows:
+        of_file = open_numbers()[index].section if numbers is None else numbers
+        return ScaledRows(of_file, scale, zero, blank)
+
+    return LazyRows(open_rows, shape, open_rows()[0].dtype)
+
+
+def _image_hdu(hdus: Any, hdu: int | str | None) -> int:
+    """Return the number of the HDU that is named, or of the first with an image."""
+    if hdu is not None:
+        index = int(hdus.index_of(hdu))
+        if not hdus[index].is_image or not hdus[index].shape:
+            raise ValueError(f"HDU {hdu} holds no image")
+        return index
+
+    for index, candidate in enumerate(hdus):
+        if candidate.is_image and candidate.shape:
+            return index
+    raise ValueError("no HDU holds an image")

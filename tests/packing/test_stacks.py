@@ -1,0 +1,417 @@
+"""Stacks in every form that a recipe can say: rows equal what NumPy wrote, or all is refused."""
+
+import pickle
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lens_hpc.dataset.dataset import Dataset
+from lens_hpc.errors import UserError
+from lens_hpc.packing.recipe import PackSettings
+from lens_hpc.packing.stack_files import LazyRows, open_array
+from lens_hpc.packing.stacks import open_stack
+from tests.conftest import pack_survey
+
+ROWS = 12
+IMAGES = np.random.default_rng(0).integers(1, 200, (ROWS, 2, 6, 5))
+
+RECIPE = """
+name: stacked
+catalogue: catalogue.csv
+columns: {id: id, label: is_lens}
+stack: %s
+bands: [g, r]
+pixel_scale: 0.2
+units: adu
+splits: {train: 1.0}
+"""
+
+
+def write_recipe(folder: Path, stack: str) -> Path:
+    lines = "".join(f"o{i},{i % 2}\n" for i in range(ROWS))
+    (folder / "catalogue.csv").write_text("id,is_lens\n" + lines)
+    (folder / "recipe.yaml").write_text(RECIPE % stack)
+    return folder
+
+
+def packed_images(dataset: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for split in Dataset(dataset).values():
+        for sample in split:
+            found[sample.id] = sample.image
+    return found
+
+
+def check_pack(folder: Path, *overrides: str, names: str = "o{}") -> dict[str, int]:
+    """Pack, and compare all cutouts with IMAGES; return the labels."""
+    dataset = pack_survey(folder, folder / "packed", *overrides)
+    images = packed_images(dataset)
+    assert len(images) == ROWS
+    for row in range(ROWS):
+        np.testing.assert_array_equal(images[names.format(row)], IMAGES[row])
+    return {sample.id: sample.label for sample in Dataset(dataset)["train"]}
+
+
+# ---- formats ----
+
+
+def save_npz(file: Path, compressed: bool) -> None:
+    save = np.savez_compressed if compressed else np.savez
+    save(file, x=IMAGES.astype("f4"), y=np.arange(3))
+
+
+def save_hdf5(file: Path, key: str, **options: object) -> None:
+    with h5py.File(file, "w") as stream:
+        stream.create_dataset(key, data=IMAGES.astype(options.pop("type", "f4")), **options)
+        stream["another"] = np.arange(3)
+
+
+def save_fits(file: Path, *hdus: fits.hdu.base._BaseHDU) -> None:
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(file)
+
+
+def scaled_hdu() -> fits.ImageHDU:
+    """Integers whose values are half as large, as BSCALE and BZERO say."""
+    hdu = fits.ImageHDU(IMAGES.astype("f8"))
+    hdu.scale("int16", bscale=0.5, bzero=3)
+    return hdu
+
+
+FORMATS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "plain.npy": (lambda file: np.save(file, IMAGES.astype("f4")), ()),
+    "fortran.npy": (lambda file: np.save(file, np.asfortranarray(IMAGES, dtype="i4")), ()),
+    "big.npy": (lambda file: np.save(file, IMAGES.astype(">u2")), ()),
+    "stored.npz": (lambda file: save_npz(file, False), ("key=x",)),
+    "squeezed.npz": (lambda file: save_npz(file, True), ("key=x",)),
+    "plain.h5": (lambda file: save_hdf5(file, "x"), ("key=x",)),
+    "nested.h5": (lambda file: save_hdf5(file, "train/images"), ("key=train/images",)),
+    "gzip.hdf5": (lambda file: save_hdf5(file, "x", compression="gzip"), ("key=x",)),
+    "big.h5": (lambda file: save_hdf5(file, "x", type=">f8"), ("key=x",)),
+    "no_ending": (lambda file: save_hdf5(file, "x"), ("key=x",)),
+    "float.fits": (lambda file: save_fits(file, fits.ImageHDU(IMAGES.astype("f4"))), ()),
+    "unsigned.fits": (lambda file: save_fits(file, fits.ImageHDU(IMAGES.astype("u2"))), ()),
+    "scaled.fits": (lambda file: save_fits(file, scaled_hdu()), ()),
+    "rice.fits.fz": (lambda file: save_fits(file, fits.CompImageHDU(IMAGES.astype("i4"))), ()),
+    "float.fits.gz": (lambda file: save_fits(file, fits.ImageHDU(IMAGES.astype("f4"))), ()),
+    "named.fits": (
+        lambda file: save_fits(
+            file, fits.ImageHDU(np.zeros((3, 3))), fits.ImageHDU(IMAGES.astype("i2"), name="SCI")
+        ),
+        ("hdu=SCI",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stack_of_every_format_is_read_to_the_bit(
+    tmp_path: Path, name: str, processes: int
+) -> None:
+    write, overrides = FORMATS[name]
+    write(tmp_path / name)
+    write_recipe(tmp_path, name)
+    check_pack(tmp_path, *overrides, f"processes={processes}", "shard_mib=1")
+
+
+@pytest.mark.parametrize("name", ["plain.npy", "stored.npz", "plain.h5", "float.fits"])
+def test_what_lies_plain_in_a_file_is_mapped(tmp_path: Path, name: str) -> None:
+    FORMATS[name][0](tmp_path / name)
+    key = "x" if FORMATS[name][1] else None
+    assert isinstance(open_array(tmp_path / name, key, None), np.memmap)
+
+
+def test_lazy_rows_are_opened_anew_in_another_process(tmp_path: Path) -> None:
+    FORMATS["gzip.hdf5"][0](tmp_path / "gzip.hdf5")
+    rows = open_array(tmp_path / "gzip.hdf5", "x", None)
+    assert isinstance(rows, LazyRows)
+    np.testing.assert_array_equal(rows[4], IMAGES[4])
+    assert rows.__getstate__()["_rows"] is None
+
+
+@pytest.mark.parametrize("blank", [-99, 0])
+@pytest.mark.parametrize("kind", ["plain", "rice", "gz"])
+def test_an_integer_cube_with_blank_pixels_has_nan_there(
+    tmp_path: Path, blank: int, kind: str
+) -> None:
+    data = IMAGES.astype("i2")
+    data[5, 1, 2, 3] = blank
+    hdu = fits.CompImageHDU(data) if kind == "rice" else fits.ImageHDU(data)
+    hdu.header["BLANK"] = blank
+    name = "blank.fits.gz" if kind == "gz" else "blank.fits"
+    save_fits(tmp_path / name, hdu)
+    write_recipe(tmp_path, name)
+    with pytest.raises(UserError, match=r"blank\.fits(.gz)?\[5\].*1 of 30 pixels are NaN"):
+        pack_survey(tmp_path, tmp_path / "packed")
+
+
+# ---- layouts ----
+
+
+def test_a_stack_for_each_band(tmp_path: Path) -> None:
+    for number, band in enumerate("gr"):
+        np.save(tmp_path / f"{band}.npy", IMAGES[:, number])
+    write_recipe(tmp_path, "{r: r.npy, g: g.npy}")
+    check_pack(tmp_path)
+
+
+def test_bands_are_arrays_of_one_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file["bands/g"], file["bands/r"] = IMAGES[:, 0], IMAGES[:, 1]
+    write_recipe(tmp_path, "all.h5")
+    check_pack(tmp_path, "key=bands/{band}")
+    hdus = [fits.ImageHDU(IMAGES[:, number].astype("i2")) for number in (1, 0)]
+    save_fits(tmp_path / "all.fits", *hdus)
+    (tmp_path / "packed").rename(tmp_path / "packed_before")
+    check_pack(tmp_path, "stack=all.fits", "hdu={g: 2, r: 1}")
+
+
+def test_bands_of_other_sizes_are_resampled(tmp_path: Path) -> None:
+    np.save(tmp_path / "g.npy", np.kron(IMAGES[:, 0], np.ones((1, 2, 2))) / 4)
+    np.save(tmp_path / "r.npy", IMAGES[:, 1])
+    write_recipe(tmp_path, "{g: g.npy, r: r.npy}")
+    dataset = pack_survey(tmp_path, tmp_path / "packed", "pixel_scale={g: 0.1, r: 0.2}")
+    images = packed_images(dataset)
+    assert images["o3"].shape == (2, 12, 10)
+    np.testing.assert_allclose(images["o3"].sum(axis=(1, 2)), IMAGES[3].sum(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".fits"])
+def test_a_stack_in_several_files(tmp_path: Path, ending: str) -> None:
+    names = []
+    for number, part in enumerate(np.split(IMAGES.astype("f4"), [5, 6])):
+        names.append(f"part{number}{ending}")
+        if ending == ".npy":
+            np.save(tmp_path / names[-1], part)
+        else:
+            fits.PrimaryHDU(part).writeto(tmp_path / names[-1])
+    write_recipe(tmp_path, f"[{', '.join(names)}]")
+    check_pack(tmp_path)
+
+
+def test_a_folder_of_hdf5_files(tmp_path: Path) -> None:
+    """As the Multimodal Universe has them: healpix=*/001-of-001.hdf5, with a dataset a column."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE % "survey")
+    for number, rows in ((17, range(5)), (3, range(5, ROWS))):
+        folder = tmp_path / "survey" / f"healpix={number}"
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text("no data")
+        with h5py.File(folder / "001-of-001.hdf5", "w") as file:
+            file["object_id"] = [f"o{row}".encode() for row in rows]
+            file["image_array"] = IMAGES[rows].astype("f4")
+            file["image_band"] = [[b"g", b"r"] for _ in rows]
+    settings = ("catalogue=survey", "columns.id=object_id", "columns.label=null")
+    check_pack(tmp_path, *settings, "key=image_array")
+
+
+def test_pictures_in_a_column_of_parquet(tmp_path: Path) -> None:
+    lines = [{"bytes": png_of(image), "path": None} for image in IMAGES[:, 0]]
+    table = pa.table({"id": [f"o{row}" for row in range(ROWS)], "image": lines})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=5)
+    (tmp_path / "recipe.yaml").write_text(RECIPE % "train.parquet")
+    settings = ("catalogue=train.parquet", "columns.label=null", "bands=[g]", "key=image")
+    images = packed_images(pack_survey(tmp_path, tmp_path / "p", *settings))
+    for row in range(ROWS):
+        np.testing.assert_array_equal(images[f"o{row}"][0], IMAGES[row, 0])
+
+
+def png_of(plane: np.ndarray) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(plane.astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_channels_last_and_no_band_axis(tmp_path: Path) -> None:
+    np.save(tmp_path / "last.npy", np.moveaxis(IMAGES, 1, -1))
+    write_recipe(tmp_path, "last.npy")
+    check_pack(tmp_path, "stack_axes=NHWB")
+    np.save(tmp_path / "one.npy", IMAGES[:, 0])
+    dataset = pack_survey(
+        tmp_path, tmp_path / "one", "stack=one.npy", "stack_axes=NHW", "bands=[g]"
+    )
+    np.testing.assert_array_equal(packed_images(dataset)["o3"][0], IMAGES[3, 0])
+
+
+def test_an_array_for_each_class(tmp_path: Path) -> None:
+    np.save(tmp_path / "lenses.npy", IMAGES[:4])
+    np.save(tmp_path / "nonlenses.npy", IMAGES[4:])
+    write_recipe(tmp_path, "[lenses.npy, nonlenses.npy]")
+    overrides = ("catalogue=null", "stack_labels=[1, 0]")
+    labels = check_pack(tmp_path, *overrides, names="{}")
+    assert labels == {str(row): int(row < 4) for row in range(ROWS)}
+
+
+@pytest.mark.parametrize("kind", ["npy", "column", "npz", "hdf5", "bool", "text", "missing"])
+def test_labels_in_a_file_beside_the_stack(tmp_path: Path, kind: str) -> None:
+    labels = np.arange(ROWS) % 2
+    expected = {str(row): int(label) for row, label in enumerate(labels)}
+    np.save(tmp_path / "x.npy", IMAGES)
+    file, key = "y.npy", "null"
+    match kind:
+        case "npy":
+            np.save(tmp_path / file, labels)
+        case "column":
+            np.save(tmp_path / file, labels[:, None].astype("f4"))
+        case "bool":
+            np.save(tmp_path / file, labels.astype(bool))
+        case "text":
+            np.save(tmp_path / file, labels.astype("S1"))
+        case "missing":
+            np.save(tmp_path / file, np.where(np.arange(ROWS) == 3, np.nan, labels))
+            expected["3"] = -1
+        case "npz":
+            file, key = "y.npz", "y"
+            np.savez(tmp_path / file, y=labels, z=labels)
+        case _:
+            file, key = "y.h5", "train/y"
+            with h5py.File(tmp_path / file, "w") as stream:
+                stream["train/y"], stream["z"] = labels, labels
+    write_recipe(tmp_path, "x.npy")
+    overrides = ("catalogue=null", f"stack_labels={file}", f"stack_labels_key={key}")
+    assert check_pack(tmp_path, *overrides, names="{}") == expected
+
+
+def test_files_of_a_stack_may_be_its_splits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x_train.npz", x=IMAGES[:8], y=np.arange(8) % 2)
+    np.savez(tmp_path / "x_test.npz", x=IMAGES[8:], y=np.arange(4) % 2)
+    write_recipe(tmp_path, "[x_train.npz, x_test.npz]")
+    names = "{x_train: train, x_test: test}"
+    settings = ("columns.split=file", f"columns.split_names={names}", "key=x", "catalogue=null")
+    dataset = Dataset(pack_survey(tmp_path, tmp_path / "p", *settings, "columns.label=null"))
+    assert sorted(dataset["test"].ids(), key=int) == ["8", "9", "10", "11"]
+    assert dataset["train"].record.unlabelled == 8
+
+
+# ---- refused ----
+
+
+@pytest.mark.parametrize("length", [ROWS - 1, ROWS + 1, 2 * ROWS])
+def test_a_stack_of_another_length_is_refused(tmp_path: Path, length: int) -> None:
+    np.save(tmp_path / "x.npy", np.resize(IMAGES, (length, 2, 6, 5)))
+    write_recipe(tmp_path, "x.npy")
+    with pytest.raises(UserError, match=f"{length} cutouts.*catalogue.csv has {ROWS} rows"):
+        pack_survey(tmp_path, tmp_path / "p")
+    with pytest.raises(UserError, match=f"{length} cutouts"):
+        pack_survey(tmp_path, tmp_path / "p", "on_bad=skip")
+
+
+def test_rows_that_where_leaves_out_shift_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", IMAGES)
+    write_recipe(tmp_path, "x.npy")
+    settings = ("where=id != 'o0' & id != 'o5'",)
+    images = packed_images(pack_survey(tmp_path, tmp_path / "p", *settings))
+    assert len(images) == ROWS - 2
+    for name, image in images.items():
+        np.testing.assert_array_equal(image, IMAGES[int(name[1:])])
+
+
+def test_bands_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "g.npy", IMAGES[:, 0])
+    np.save(tmp_path / "r.npy", IMAGES[:-1, 1])
+    write_recipe(tmp_path, "{g: g.npy, r: r.npy}")
+    with pytest.raises(UserError, match=r"r\.npy: the stack has 11 cutouts"):
+        pack_survey(tmp_path, tmp_path / "p", "catalogue=null", "columns.label=null")
+
+
+def write_wrong(file: Path, kind: str) -> None:
+    match kind:
+        case "absent":
+            pass
+        case "axes":
+            np.save(file, IMAGES[:, 0])
+        case "objects":
+            np.save(file, np.array([{}, None]), allow_pickle=True)
+        case "complex":
+            np.save(file, IMAGES.astype(complex))
+        case "scalar":
+            np.save(file, np.float32(3))
+        case "pickle":
+            file.write_bytes(pickle.dumps(IMAGES))
+        case "cut":
+            np.save(file, IMAGES)
+            file.write_bytes(file.read_bytes()[:-100])
+        case _:
+            file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "kind", ["absent", "axes", "objects", "complex", "scalar", "pickle", "cut", "empty"]
+)
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".h5", ".fits"])
+def test_what_is_no_stack_is_refused_with_its_name(tmp_path: Path, kind: str, ending: str) -> None:
+    write_wrong(tmp_path / "x.npy", kind)
+    if kind != "absent":
+        (tmp_path / "x.npy").rename(tmp_path / f"x{ending}")
+    write_recipe(tmp_path, f"x{ending}")
+    with pytest.raises(UserError, match=rf"x\{ending}"):
+        pack_survey(tmp_path, tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("stack_labels=[1]",), "stack_labels is for a stack without a catalogue"),
+        (("catalogue=null", "stack_labels=[1, 0]"), "got 2 for 1 files"),
+        (("catalogue=null", "stack_labels=[1]", "stack_labels_key=y"), "stack_labels_key"),
+        (("stack=[]",), "stack must name a file"),
+        (("stack={g: x.npy}",), "stack must name the bands g, r"),
+        (("catalogue=null", "stack_labels=y.npy"), r"y\.npy: there is no such file"),
+        (("catalogue=null", "stack_labels=x.npy"), "must hold one label for each of the 12"),
+        (("catalogue=null",), r"no column 'is_lens' \(columns.label\)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    tmp_path: Path, settings: tuple[str, ...], told: str
+) -> None:
+    np.save(tmp_path / "x.npy", IMAGES)
+    write_recipe(tmp_path, "x.npy")
+    with pytest.raises(UserError, match=told):
+        pack_survey(tmp_path, tmp_path / "p", *settings)
+
+
+# ---- any order of any rows ----
+
+
+@given(
+    lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(lambda some: sum(some) > 0),
+    seed=st.integers(0, 99),
+    axes=st.sampled_from(["NBHW", "NHWB"]),
+    dtype=st.sampled_from(["f4", ">f4", "i2", ">i4", "u1", "f8"]),
+)
+def test_any_rows_of_any_files_are_the_rows_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], seed: int, axes: str, dtype: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    rng = np.random.default_rng(seed)
+    count = sum(lengths)
+    images = rng.integers(0, 200, (count, 2, 3, 4)).astype(dtype)
+    names = []
+    for number, part in enumerate(np.split(images, np.cumsum(lengths)[:-1])):
+        names.append(f"{number}.npy")
+        np.save(folder / names[-1], np.moveaxis(part, 1, -1) if axes == "NHWB" else part)
+
+    recipe = PackSettings(
+        name="any",
+        stack=tuple(names),
+        stack_axes=axes,
+        bands=("g", "r"),
+        pixel_scale=1,
+        units="u",
+        source=folder,
+        output=folder / "out",
+    )
+    rows = rng.integers(0, count, 5)
+    stack = open_stack(recipe, folder, rows, count)
+    for position, row in enumerate(rows):
+        (image,) = stack.read(position)
+        assert image.dtype.isnative
+        np.testing.assert_array_equal(image, images[row])
