@@ -37,6 +37,7 @@ from lens_hpc.scoring.calibration import Calibration, fit_calibration, probabili
 from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.scoring.predictions import Scores
+from lens_hpc.scoring.provenance import SeenBefore, check_same_survey, find_rows_seen
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
 
@@ -56,6 +57,8 @@ class Scoring:
     """A packed dataset to score in place of the run's own."""
     tta: str = "none"
     """Test-time augmentation: none, flips or d4."""
+    allow: tuple[str, ...] = ()
+    """pixel_scale and units may differ from the training's, where they are named."""
     batch_size: int = 256
     workers: int = 2
     code: tuple[str, ...] = ()
@@ -136,7 +139,7 @@ def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) ->
     members = [load_trained(weights_folder(run, scoring.weights), scoring.code) for run in runs]
     training_dataset = members[0].settings.data.dataset
     split = Split(scoring.dataset or training_dataset, scoring.split)
-    check_members(scoring, runs, members, split)
+    differences = check_members(scoring, runs, members, split)
 
     # Other runs are compared with where split and dataset are the same.
     origin = {
@@ -146,6 +149,7 @@ def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) ->
         "split": scoring.split,
         "weights": scoring.weights,
         "tta": scoring.tta,
+        "unlike_training": differences,
     }
     comparisons = []
     for run in compare:
@@ -194,14 +198,19 @@ def _write_evaluation(
     for comparison in task.comparisons:
         comparison.compare(scores.labels, scores.logits)
 
-    metrics_text = _to_json(task.origin | results.as_dict())
+    seen = find_rows_seen(task.split, [member.folder for member in task.members])
+    if seen and seen.count:
+        warn_of_rows_seen(partial, task.split, seen)
+    trained_on = {"trained_on": seen.as_dict() if seen else None}
+    metrics_text = _to_json(task.origin | trained_on | results.as_dict())
     # Without a calibration, the file says null.
     calibration_text = _to_json(None if calibration is None else asdict(calibration))
     (partial / layout.METRICS).write_text(metrics_text, encoding="utf-8")
     (partial / layout.CALIBRATION).write_text(calibration_text, encoding="utf-8")
 
     inputs = task.members[0].settings.model.inputs
-    subject = Subject(task.runs[0], inputs, task.origin, read_audit(task.split.dataset))
+    audit = read_audit(task.split.dataset)
+    subject = Subject(task.runs[0], inputs, task.origin, audit, seen)
     write_report(partial, subject, results, task.comparisons, task.split, scores)
     text = summarize(folder, results, task.comparisons)
     return Evaluation(folder, json.loads(metrics_text), text)
@@ -226,8 +235,12 @@ def _to_json(tree: object) -> str:
 
 def check_members(
     scoring: Scoring, runs: Sequence[Path], members: Sequence[TrainedModel], split: Split
-) -> None:
-    """Raise UserError where a run cannot read the split, or may have been trained on it."""
+) -> list[str]:
+    """Return in what the dataset differs from the training's, as far as that is allowed.
+
+    Raises UserError where a run cannot read the split, or may have been trained on it.
+    """
+    differences: list[str] = []
     names_one_file = scoring.weights not in {layout.BEST, layout.FINAL}
     if len(runs) > 1 and names_one_file:
         raise UserError(
@@ -236,12 +249,29 @@ def check_members(
 
     for run, member in zip(runs, members, strict=True):
         samples_for(member, split)  # for its errors
+        differences += check_same_survey(split.manifest, member.manifest, scoring.allow)
         if scoring.dataset is None and member.manifest.splits != split.manifest.splits:
             raise UserError(
                 f"{run}: was trained on other splits than {split.dataset} has now, so that samples "
                 f"of {split.name} may be among those; to score them all the same, say "
                 f"dataset={split.dataset}"
             )
+    return list(dict.fromkeys(differences))
+
+
+def warn_of_rows_seen(folder: Path, split: Split, seen: SeenBefore) -> None:
+    """Warn of rows that were trained on, and list them in a file of the evaluation."""
+    ids = split.ids(np.flatnonzero(seen.rows)).tolist()
+    listed = "".join(f"{text}\n" for text in ["id", *ids])
+    (folder / layout.TRAINED_ON).write_text(listed, encoding="utf-8")
+    logger.warning(
+        "%d of %d rows of %s are among those that the run was trained on (the same pixels or "
+        "position), and say nothing about a survey: %s lists them",
+        seen.count,
+        len(split),
+        split.name,
+        layout.TRAINED_ON,
+    )
 
 
 def calibrate_on_validation(

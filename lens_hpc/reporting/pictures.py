@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lens_hpc.dataset.bands import by_wavelength, wavelength_nm
 from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
 
 # Counts of sky noise at which the stretch turns from linear to logarithmic.
@@ -73,16 +74,16 @@ def _shorten(name: str) -> str:
 def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
     """Return an RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
 
-    Of three bands or more, the first three are shown, the third of them in red, by an arcsinh
-    stretch of the mean intensity that keeps colours (Lupton et al. 2004, PASP 116, 133). Of fewer,
-    the first is shown in grey, by the same stretch. Pictures of 8 bits stay as they are.
+    Of three bands or more, three are shown, the reddest in red, by an arcsinh stretch of the mean
+    intensity that keeps colours (Lupton et al. 2004, PASP 116, 133). Where their names tell the
+    wavelengths, these are the first, the middle and the last; else the first three, in their order.
+    Of fewer bands, the first is shown in grey, by the same stretch. Pictures of 8 bits stay as they
+    are.
     """
-    has_colour = len(image) >= 3
-    planes = image[:3] if has_colour else image[:1]
-    if planes.dtype == np.uint8:
-        return _to_rgb(planes) / 255
+    if image.dtype == np.uint8:
+        return _to_rgb(image[:3] if len(image) >= 3 else image[:1]) / 255
 
-    planes = _in_units_of_noise(planes.astype(np.float64))
+    planes = _in_units_of_noise(image[_shown_bands(bands)].astype(np.float64))
     intensity = planes.mean(axis=0)
     peak = max(float(np.percentile(intensity, BRIGHTEST_PERCENTILE)), SOFTENING)
     positive = np.clip(intensity, 0, None)
@@ -92,6 +93,16 @@ def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
     colours = planes * stretched / np.where(intensity > 0, intensity, np.inf)
     reddest_first = colours[::-1]
     return np.clip(_to_rgb(reddest_first), 0, 1)
+
+
+def _shown_bands(bands: tuple[str, ...]) -> list[int]:
+    """Return the numbers of the bands to show: three from blue to red, or the first alone."""
+    if len(bands) < 3:
+        return [0]
+    if None in map(wavelength_nm, bands):
+        return [0, 1, 2]
+    order = by_wavelength(bands)
+    return [order[0], order[len(order) // 2], order[-1]]
 
 
 def _in_units_of_noise(planes: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from lens_hpc.reporting import figures, pictures
 from lens_hpc.reporting.comparison import Comparison
 from lens_hpc.reporting.results import Results
 from lens_hpc.scoring.predictions import Scores
+from lens_hpc.scoring.provenance import SeenBefore
 
 TEMPLATE = "report.html.j2"
 CUTOUTS = 24
@@ -38,6 +39,8 @@ class Subject:
     origin: dict[str, Any]
     """Runs, dataset, split, weights and test-time augmentation, as in metrics.json."""
     audit: Audit | None
+    seen: SeenBefore | None
+    """Rows that the run was trained on; None where it does not keep which they were."""
 
 
 def write_report(

@@ -22,6 +22,8 @@ import torch
 from lens_hpc import config, layout, logs, metrics
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
+from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.training_rows import has_pixel_hashes, hash_rows, write_row_hashes
 from lens_hpc.errors import UserError
 from lens_hpc.loading.order import micro_batches
 from lens_hpc.logs import logger
@@ -347,7 +349,18 @@ def export(trainer: Trainer, name: str, facts: EpochFacts, validation: Validatio
         if trainer.accelerator.is_main_process:
             notes = {key: str(value) for key, value in facts.items()}
             write_calibration(folder, calibrate(validation), notes.get("step", ""))
+            keep_training_rows(folder, trainer.train_loader.samples.split)
             save_trained(folder, model, trainer.settings, trainer.manifest, notes)
+
+
+def keep_training_rows(folder: Path, split: Split) -> None:
+    """Keep beside the weights which rows they were trained on.
+
+    A dataset of an earlier version has no hashes of its pixels, and would have to be read anew.
+    """
+    file = folder / layout.TRAINING_ROWS
+    if has_pixel_hashes(split.manifest) and not file.is_file():
+        write_row_hashes(file, hash_rows(split))
 
 
 def calibrate(validation: Validation) -> Calibration | None:

@@ -44,7 +44,7 @@ def check_same_run(settings: config.Train, manifest: Manifest) -> None:
     begun_with = reading.load(config.Train, config_file)
     may_differ = {*NOT_OF_THE_RUN, *settings.resume.allow}
     changed = reading.differences(begun_with, settings, may_differ)
-    if read_manifest(run) != manifest:
+    if not read_manifest(run).is_of_same_rows(manifest):
         changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
     if changed:
         listed = "\n  ".join(changed)

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
         0.99,
     )
     """Fractions of the lenses to find, for which purity and candidates are given."""
+    allow: tuple[Literal["pixel_scale", "units"], ...] = ()
+    """What may differ between the dataset and that of the training, as in [pixel_scale]; the report
+    then says so."""
     batch_size: PositiveInt = 256
     """Cutouts of one forward pass on one process."""
     workers: NonNegativeInt = 2
@@ -73,6 +76,7 @@ def run(settings: Settings) -> "Evaluation | None":
         weights=settings.weights,
         dataset=settings.dataset,
         tta=settings.tta,
+        allow=settings.allow,
         batch_size=settings.batch_size,
         workers=settings.workers,
         code=settings.code,

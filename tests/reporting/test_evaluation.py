@@ -11,6 +11,7 @@ import torch
 
 from lens_hpc import config, layout
 from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.metrics import table
 from lens_hpc.model.build import build_model
@@ -19,6 +20,7 @@ from lens_hpc.model.trained import save_trained
 from lens_hpc.reporting.evaluation import Evaluation, Scoring, evaluate_runs, evaluation_name
 from lens_hpc.reporting.results import Survey
 from lens_hpc.scoring.finder import Finder
+from lens_hpc.training.loop import keep_training_rows
 from tests.conftest import pack_survey, write_survey
 
 pytestmark = pytest.mark.slow
@@ -62,9 +64,9 @@ def test_the_result_is_what_lies_on_disk(workplace: Path, evaluation: Evaluation
     assert evaluation.folder == workplace / "run" / "evaluation" / "test"
     assert {file.name for file in evaluation.folder.iterdir()} == FILES
     assert evaluation.metrics == json.loads((evaluation.folder / "metrics.json").read_text())
-    assert list(evaluation.metrics)[:7] == [
-        *("runs", "dataset", "dataset_crc32", "split", "weights", "tta", "n"),
-    ]
+    origin = ("runs", "dataset", "dataset_crc32", "split", "weights", "tta")
+    told = ("unlike_training", "trained_on", "n")
+    assert list(evaluation.metrics)[:9] == [*origin, *told]
     assert evaluation.report.read_text().startswith("<!DOCTYPE html>")
 
     rows = evaluation.to_pandas()
@@ -134,6 +136,38 @@ def test_a_mistake_is_named_and_writes_nothing(
     with pytest.raises(UserError, match=message):
         evaluate(workplace / "run", **scoring)
     assert sorted(workplace.glob("run/evaluation/*")) == before
+
+
+def test_another_survey_is_refused_or_told_in_the_report(workplace: Path, tmp_path: Path) -> None:
+    survey = workplace / "survey"
+    other = pack_survey(
+        survey, tmp_path / "d", "pixel_scale=0.05", "splits={train: 0.5, test: 0.5}"
+    )
+    with pytest.raises(UserError, match=r"pixels of 0.05 arcsec.*allow=\[pixel_scale\]"):
+        evaluate(workplace / "run", dataset=other)
+
+    told = "pixels of 0.05 arcsec, where the run was trained on 0.2"
+    found = evaluate(workplace / "run", dataset=other, allow=("pixel_scale",))
+    assert found.metrics["unlike_training"] == [told]
+    assert told in found.report.read_text()
+
+
+def test_rows_that_were_trained_on_are_flagged(
+    workplace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, survey = workplace / "run", workplace / "survey"
+    other = pack_survey(survey, tmp_path / "d", "splits={train: 0.5, test: 0.5}", "seed=3")
+    keep_training_rows(run / layout.BEST, Split(workplace / "dataset", "train"))
+
+    found = evaluate(run, dataset=other)
+    count = found.metrics["trained_on"]["by_pixels"]
+    assert 0 < count < found.metrics["n"]
+    assert f"{count} of {found.metrics['n']} rows of test are among those" in caplog.text
+    assert f"{count} of these samples were trained on" in found.report.read_text()
+    lines = (found.folder / layout.TRAINED_ON).read_text().splitlines()
+    assert lines[0] == "id"
+    trained = set(Split(workplace / "dataset", "train").ids())
+    assert set(lines[1:]) == trained & set(Split(other, "test").ids())
 
 
 def test_too_little_memory_is_one_message_with_the_setting(

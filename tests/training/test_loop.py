@@ -232,7 +232,13 @@ def test_the_weights_are_written_last(
 ) -> None:
     train_run(training)
     times = {file.name: file.stat().st_mtime_ns for file in (training.run / layout.FINAL).iterdir()}
-    assert set(times) == {layout.CONFIG, layout.MANIFEST, layout.CALIBRATION, layout.WEIGHTS}
+    assert set(times) == {
+        layout.CONFIG,
+        layout.MANIFEST,
+        layout.CALIBRATION,
+        layout.WEIGHTS,
+        layout.TRAINING_ROWS,
+    }
     assert max(times, key=lambda name: times[name]) == layout.WEIGHTS
 
 

@@ -1,0 +1,88 @@
+"""May a run score a dataset: is it the same kind of survey, and has the run seen its rows before?
+
+Bands, sizes and features that do not fit are refused by lens_hpc.loading.samples. What is told here
+would be scored without an error, and wrongly.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.training_rows import SeenRows, find_seen_rows, hash_rows, read_row_hashes
+from lens_hpc.errors import UserError
+from lens_hpc.layout import TRAINING_ROWS
+
+PIXEL_SCALE, UNITS = "pixel_scale", "units"
+LARGEST_SCALE_DIFFERENCE = 0.02
+
+
+def check_same_survey(
+    scored: Manifest, training: Manifest, allow: Collection[str] = ()
+) -> list[str]:
+    """Return in what a dataset differs from the training's, where `allow` names that.
+
+    Raises UserError for other units, or pixels of another size by more than 2 %, that it does not
+    name.
+    """
+    found = {}
+    here, there = scored.pixel_scale_arcsec, training.pixel_scale_arcsec
+    if abs(here / there - 1) > LARGEST_SCALE_DIFFERENCE:
+        found[PIXEL_SCALE] = f"pixels of {here:g} arcsec, where the run was trained on {there:g}"
+    if scored.units != training.units:
+        found[UNITS] = f"units of {scored.units}, where the run was trained on {training.units}"
+
+    refused = [key for key in found if key not in allow]
+    if refused:
+        listed = "; ".join(found[key] for key in refused)
+        raise UserError(
+            f"dataset {scored.name}: has {listed}. Pack it as the training was, or score it all "
+            f"the same with allow=[{','.join(refused)}], which the report then says"
+        )
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class SeenBefore:
+    """How many rows of a split are among those that a run was trained on, and which."""
+
+    by_pixels: int
+    by_position: int
+    by_id: int
+    """By the id alone, which other objects may have, too."""
+    rows: np.ndarray
+    """(N,) bool, by pixels or by position."""
+
+    @property
+    def count(self) -> int:
+        """Rows that were certainly trained on."""
+        return int(self.rows.sum())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers, for metrics.json."""
+        return {name: value for name, value in asdict(self).items() if name != "rows"}
+
+
+def find_rows_seen(split: Split, run_folders: Collection[Path]) -> SeenBefore | None:
+    """Say which rows of a split were trained on by one of these runs, or of their best weights.
+
+    None where no run keeps what it was trained on.
+    """
+    kept = [read_row_hashes(folder / TRAINING_ROWS) for folder in run_folders]
+    known = [rows for rows in kept if rows is not None]
+    if not known:
+        return None
+
+    own = hash_rows(split)
+    seen = [find_seen_rows(own, trained) for trained in known]
+    merged = SeenRows(*(np.any(each, axis=0) for each in zip(*seen, strict=True)))
+    return SeenBefore(
+        by_pixels=int(merged.by_pixels.sum()),
+        by_position=int(merged.by_position.sum()),
+        by_id=int(merged.by_id.sum()),
+        rows=merged.by_pixels | merged.by_position,
+    )
