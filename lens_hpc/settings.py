@@ -214,7 +214,10 @@ def _set_override(tree: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, Loader=_Yaml)
     except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: the value is not valid YAML: {error}") from error
+        told = f"{override!r}: the value is not valid YAML: {error}"
+        if text.startswith("{"):
+            told += f"\na text that begins with a brace needs quotes: {key}='\"{text}\"'"
+        raise UserError(told) from error
 
     *groups, name = key.split(".")
     for group in groups:

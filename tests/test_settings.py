@@ -152,3 +152,8 @@ def test_a_mapping_that_is_no_group_is_replaced_as_a_whole(tmp_path: Path) -> No
     )
     values = {"source": "s", "output": "o", "splits": {"train": 0.5, "test": 0.5}}
     assert settings.load(PackSettings, file, values=values).splits == {"train": 0.5, "test": 0.5}
+
+
+def test_a_text_that_begins_with_a_brace_is_told_to_be_quoted() -> None:
+    with pytest.raises(UserError, match=r"""needs quotes: images='"{id}.npy"'$"""):
+        verbs.read_settings("pack", [], ["images={id}.npy"])

@@ -1,0 +1,97 @@
+"""What is read beside the cutouts, catalogues and stacks, cannot end or keep the program either."""
+
+import faulthandler
+import os
+import signal
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lens_hpc.errors import UserError
+from lens_hpc.packing import guarded, standard_tables
+from lens_hpc.packing.guarded import read_in_worker
+from lens_hpc.packing.tables import read_table
+from tests.conftest import pack_survey
+from tests.packing.damaged_surveys import write_survey_of
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    with h5py.File(tmp_path / "c.h5", "w") as opened:
+        opened["id"] = ["a", "b"]
+        opened["mag"] = [1.5, 2.5]
+    return tmp_path / "c.h5"
+
+
+def die(*_: object) -> None:
+    faulthandler.disable()  # pytest's: this end is wanted
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def sleep(*_: object) -> None:
+    time.sleep(1000)
+
+
+def fail(*_: object) -> None:
+    raise KeyError("damaged")
+
+
+def test_what_is_read_comes_back(file: Path) -> None:
+    assert read_in_worker(file, max, 3, 5) == 5
+    table = read_table(file, ["mag", "id"])
+    assert table.texts("id").to_pylist() == ["a", "b"]
+    assert table.numbers("mag")[0].to_pylist() == [1.5, 2.5]
+
+
+def test_an_error_comes_back(file: Path) -> None:
+    with pytest.raises(KeyError, match="damaged"):
+        read_in_worker(file, fail)
+
+
+def test_a_catalogue_that_ends_its_reader_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standard_tables, "read_hdf5_table", die)
+    with pytest.raises(UserError, match=r"c\.h5: ends the process that reads it"):
+        read_table(file, ["id"])
+
+
+def test_a_catalogue_that_is_never_read_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(standard_tables, "read_hdf5_table", sleep)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"c\.h5: was not read after 1 seconds; mend or remove it"):
+        read_table(file, ["id"])
+    assert time.monotonic() - began < 60
+
+
+def test_a_reader_is_ended_when_we_are_interrupted(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(guarded, "wait", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        read_in_worker(file, sleep)
+    assert time.monotonic() - began < 60
+
+
+def test_a_damaged_file_of_labels_is_named(tmp_path: Path) -> None:
+    write_survey_of("stack_labels", tmp_path / "s")
+    labels = tmp_path / "s" / "labels.h5"
+    with h5py.File(labels) as opened:
+        place = opened["labels"].id.get_chunk_info(0)
+    content = bytearray(labels.read_bytes())
+    content[place.byte_offset : place.byte_offset + place.size] = np.random.default_rng(0).bytes(
+        place.size
+    )
+    labels.write_bytes(content)
+    with pytest.raises(UserError, match=r"labels\.h5: cannot be read as stack_labels"):
+        pack_survey(tmp_path / "s", tmp_path / "d")
