@@ -249,7 +249,8 @@ def test_a_rank_that_stops_answering_is_named(folder: Path) -> None:
     assert job.ranks[0].wait(60) == 1
     assert time.monotonic() - began < 30
     job.kill()
-    assert "Timed out" in job.output(0)
+    # gloo has other words where it was the gradients that were waited for.
+    assert re.search("timed out|timeout", job.output(0), re.IGNORECASE)
     assert re.search(
         r"rank 1 was last seen \d+ s ago, at (step|validation after step) \d+", job.output(0)
     )
