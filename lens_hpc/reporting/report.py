@@ -39,7 +39,7 @@ class Subject:
     origin: dict[str, Any]
     """Runs, dataset, split, weights and test-time augmentation, as in metrics.json."""
     audit: Audit | None
-    seen: SeenBefore | None
+    seen: SeenBefore | None = None
     """Rows that the run was trained on; None where it does not keep which they were."""
 
 

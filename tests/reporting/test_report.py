@@ -80,6 +80,7 @@ def write_page(folder: Path) -> Path:
         "split": "test",
         "weights": "best",
         "tta": "none",
+        "unlike_training": [EVIL],
     }
     run = folder / "a run"
     run.mkdir()
