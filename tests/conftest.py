@@ -28,6 +28,15 @@ units: counts
 """
 
 
+SMALL_MODEL = {
+    "backbone": "test_resnet",
+    "weights": "none",
+    "conv_channels": (16, 8),
+    "attention_channels": 4,
+}
+"""Settings of a model that trains in a moment."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that several workers end together."""
     first = ("slurm", "integration")
@@ -107,6 +116,4 @@ def dataset(tmp_path: Path, survey: Path) -> Path:
 
 @pytest.fixture
 def small_model() -> config.Model:
-    return config.Model(
-        backbone="test_resnet", weights="none", conv_channels=(16, 8), attention_channels=4
-    )
+    return config.Model.model_validate(SMALL_MODEL)

@@ -24,16 +24,10 @@ import torch
 
 import lens_hpc
 from lens_hpc import Dataset, Finder, UserError
-from tests.conftest import pack_survey, write_survey
+from tests.conftest import SMALL_MODEL, pack_survey, write_survey
 from tests.integration import commands
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-MODEL = {
-    "backbone": "test_resnet",
-    "weights": "none",
-    "conv_channels": [16, 8],
-    "attention_channels": 4,
-}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,7 @@ def run(shards: Path) -> Path:
 
 def train(shards: Path, run: Path, **more: Any) -> Any:
     loop = {"epochs": 2, "global_batch_size": 16} | more.pop("train", {})
-    return lens_hpc.train(run=run, data={"dataset": shards}, model=MODEL, train=loop, **more)
+    return lens_hpc.train(run=run, data={"dataset": shards}, model=SMALL_MODEL, train=loop, **more)
 
 
 def process_state() -> dict[str, Any]:
@@ -169,8 +163,8 @@ def test_every_verb_leaves_the_process_as_it_was(run: Path, shards: Path, tmp_pa
     audited = lens_hpc.audit(shards)
     assert audited.audit.verdict in {"fine", "look", "leak"}
     assert repr(audited)
-    lens_hpc.check(run=tmp_path / "run", data={"dataset": shards}, model=MODEL)
-    lens_hpc.bench(data={"dataset": shards, "workers": 2}, model=MODEL, seconds=0.1)
+    lens_hpc.check(run=tmp_path / "run", data={"dataset": shards}, model=SMALL_MODEL)
+    lens_hpc.bench(data={"dataset": shards, "workers": 2}, model=SMALL_MODEL, seconds=0.1)
     assert_same(before)
 
 
@@ -225,7 +219,7 @@ def test_a_script_without_a_guard_is_told_what_to_do(shards: Path, tmp_path: Pat
     script.write_text(
         "import lens_hpc\n"
         f"lens_hpc.train(run={str(tmp_path / 'run')!r}, data={{'dataset': {str(shards)!r}}}, "
-        f"model={MODEL!r}, train={{'epochs': 1, 'global_batch_size': 16}})\n"
+        f"model={SMALL_MODEL!r}, train={{'epochs': 1, 'global_batch_size': 16}})\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode != 0
@@ -243,7 +237,7 @@ def test_a_launched_script_calls_one_verb_after_the_other(
         "if __name__ == '__main__':\n"
         f"    run = {str(tmp_path / 'run')!r}\n"
         f"    lens_hpc.train(run=run, data={{'dataset': {str(shards)!r}, 'workers': 0}}, "
-        f"model={MODEL!r}, train={{'epochs': 1, 'global_batch_size': 16}})\n"
+        f"model={SMALL_MODEL!r}, train={{'epochs': 1, 'global_batch_size': 16}})\n"
         "    found = lens_hpc.evaluate(run, workers=0)\n"
         "    print('evaluated', found and found.metrics['n'])\n"
     )

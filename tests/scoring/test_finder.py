@@ -11,14 +11,7 @@ from astropy.table import Table
 
 import lens_hpc
 from lens_hpc import Dataset, Finder, UserError
-from tests.conftest import pack_survey, write_survey
-
-MODEL = {
-    "backbone": "test_resnet",
-    "weights": "none",
-    "conv_channels": [16, 8],
-    "attention_channels": 4,
-}
+from tests.conftest import SMALL_MODEL, pack_survey, write_survey
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +24,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(shards: Path) -> Path:
     loop = {"epochs": 2, "global_batch_size": 16}
     run = shards.parent / "run"
-    return lens_hpc.train(run=run, data={"dataset": shards}, model=MODEL, train=loop).run
+    return lens_hpc.train(run=run, data={"dataset": shards}, model=SMALL_MODEL, train=loop).run
 
 
 @pytest.mark.slow
