@@ -16,6 +16,8 @@ from lens_hpc.training.losses import receive_losses, send_losses
 from lens_hpc.training.trainer import Trainer, make_trainer, train_step
 from tests.gpu.pretend import PretendGpu, pretend_gpu
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 EVERYTHING: dict[str, Any] = {
     "augment": {"engine": "torch", "rotate90": 0.5, "shift": 2, "noise": 0.01},

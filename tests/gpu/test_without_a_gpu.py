@@ -27,6 +27,8 @@ from lens_hpc.scoring.scores import score_share
 from tests.conftest import pack_survey, write_survey
 from tests.gpu.pretend import GPU, PretendGpu, pretend_gpu
 
+pytestmark = pytest.mark.slow
+
 BATCH = 4
 EXTRAS = {"rotate90": 0.5, "shift": 3, "noise": 0.01}
 NOTHING = {"hflip": 0.0, "vflip": 0.0, "blur": 0.0}

@@ -23,6 +23,8 @@ from lens_hpc.errors import UserError
 from tests.conftest import call
 from tests.packing.test_tar_files import write_tar
 
+pytestmark = pytest.mark.slow
+
 BANDS = ("g", "r", "i")
 ROWS = 12
 

@@ -15,6 +15,8 @@ from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.split import Split
 from tests.conftest import call
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "configs" / "pack"
 ROWS = 24
 

@@ -17,6 +17,8 @@ from PIL import Image
 from lens_hpc.dataset.bands import by_wavelength
 from tests.packing.test_layouts import RECIPES, packed, write_fits
 
+pytestmark = pytest.mark.slow
+
 ROWS = 24
 FIRST_ID = 100000
 OWN_LAYOUT = {"table", "stack"}

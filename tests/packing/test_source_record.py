@@ -16,6 +16,8 @@ from lens_hpc.packing import source_record
 from tests.conftest import pack_survey, write_survey
 from tests.kills import files_of
 
+pytestmark = pytest.mark.slow
+
 
 def edit_cell(survey: Path, row: int, column: str, value: str) -> None:
     file = survey / "catalogue.csv"

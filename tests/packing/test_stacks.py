@@ -22,6 +22,8 @@ from lens_hpc.packing.stack_files import LazyRows, open_array
 from lens_hpc.packing.stacks import open_stack
 from tests.conftest import pack_survey
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 IMAGES = np.random.default_rng(0).integers(1, 200, (ROWS, 2, 6, 5))
 

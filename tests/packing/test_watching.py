@@ -10,6 +10,8 @@ from lens_hpc.errors import UserError
 from lens_hpc.packing import watching
 from tests.conftest import pack_survey, write_survey
 
+pytestmark = pytest.mark.slow
+
 READER = """
 import ctypes, faulthandler, os, time
 import numpy as np
