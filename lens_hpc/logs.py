@@ -67,8 +67,18 @@ def to_file(path: Path) -> Iterator[None]:
 @contextmanager
 def quieted(logger_name: str) -> Iterator[None]:
     """Hide all but the errors that the logger of another library reports meanwhile."""
-    with _level_set(logging.getLogger(logger_name), logging.ERROR):
-        yield
+    other = logging.getLogger(logger_name)
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    # A library that is imported meanwhile may set its level itself.
+    other.addFilter(is_error)
+    try:
+        with _level_set(other, logging.ERROR):
+            yield
+    finally:
+        other.removeFilter(is_error)
 
 
 def launched_rank() -> int:

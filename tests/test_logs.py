@@ -161,3 +161,16 @@ def test_a_bar_is_gone_at_the_end_with_its_thread(
     written = capsys.readouterr().err
     assert "pack:" in written
     assert written.endswith("\r")
+
+
+def test_a_library_that_sets_its_own_level_is_quieted_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As DeepSpeed does when it is imported."""
+    other = logging.getLogger("some_library")
+    with logs.quieted("some_library"):
+        other.setLevel(logging.WARNING)
+        other.warning("of no use to anybody")
+        other.error("of some use")
+    other.warning("told again")
+    assert [record.message for record in caplog.records] == ["of some use", "told again"]

@@ -194,7 +194,8 @@ def prepare_model(
     """Make the model with its initial weights, the same on all processes, on their device."""
     loop = settings.train
     tried = min(micro_batch_size, TRIED_BATCH)
-    if loop.sync_batchnorm and accelerator.num_processes > 1:
+    several_gpus = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
+    if loop.sync_batchnorm and several_gpus:
         tried = TRIED_BATCH  # BatchNorm sees those of all processes
     trial = build_model(without_weights(settings.model), manifest, settings.code)
     with accelerator.autocast():
@@ -222,15 +223,16 @@ def leave_alone(model: nn.Module, unused: list[str], accelerator: Accelerator) -
     Parameters of our own model that no logit depends on are frozen. A model of one's own may need
     them for other samples, so DDP then looks after each step which were used.
     """
+    told = "%d tensors are left out of a step, at least for some samples: %s"
     if type(model) is FusionModel:
+        told = "%d tensors stay as they are, as no logit depends on them: %s"
         for name in unused:
             model.get_parameter(name).requires_grad_(False)
     elif accelerator.ddp_handler:
         accelerator.ddp_handler.find_unused_parameters = True
 
     if accelerator.is_main_process:
-        shown = ", ".join(unused)
-        logger.info("%d tensors stay as they are: no logit depends on %s", len(unused), shown)
+        logger.info(told, len(unused), ", ".join(unused))
 
 
 def synchronise_batchnorm(model: nn.Module, accelerator: Accelerator) -> nn.Module:
