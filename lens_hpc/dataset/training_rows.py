@@ -21,8 +21,10 @@ from lens_hpc.dataset.positions import positions_of, unit_vectors
 from lens_hpc.dataset.shards import BLOCK_ROWS, hash_pixels
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
+from lens_hpc.layout import KEPT_COLUMNS
 
 SAME_PLACE_ARCSEC = 1.0
+ROWS_AT_ONCE = 65536
 
 
 class RowHashes(NamedTuple):
@@ -51,12 +53,21 @@ def has_pixel_hashes(manifest: Manifest) -> bool:
 
 def hash_rows(split: Split) -> RowHashes:
     """Return the identity of the rows of a split, in their order."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in split.ids()]
-    return RowHashes(
-        ids=np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64),
-        pixels=_pixel_hashes(split),
-        positions=positions_of(split.kept_columns()),
-    )
+    positions = np.full((len(split), 2), np.nan)
+    if KEPT_COLUMNS in split.manifest.files:
+        positions = positions_of(split.kept_columns())
+    return RowHashes(_id_hashes(split), _pixel_hashes(split), positions)
+
+
+def _id_hashes(split: Split) -> np.ndarray:
+    """Return the hashes of all ids, with the texts of some rows at a time in memory."""
+    hashes = np.empty(len(split), dtype=np.uint64)
+    for start in range(0, len(split), ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(split)))
+        texts = split.ids(rows)
+        digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+        hashes[rows] = np.frombuffer(b"".join(digests), dtype="<u8")
+    return hashes
 
 
 def _pixel_hashes(split: Split) -> np.ndarray:
