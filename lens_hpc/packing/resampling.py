@@ -83,9 +83,9 @@ def _pixel_overlap(fine: int, coarse: int, ratio: float) -> np.ndarray:
 
 
 def _as_means(overlap: np.ndarray) -> np.ndarray:
-    """Return the overlaps of each fine pixel as weights whose sum is 1."""
+    """Return the overlaps of each fine pixel as weights whose sum is 1, or 0 where it has none."""
     total = overlap.sum(axis=1, keepdims=True)
-    return overlap / np.where(total > LEAST_OVERLAP, total, 1)
+    return np.where(total > LEAST_OVERLAP, overlap, 0) / np.where(total > LEAST_OVERLAP, total, 1)
 
 
 # ---- sizes ----
