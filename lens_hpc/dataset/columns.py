@@ -130,6 +130,11 @@ class ColumnReader:
         for stretch in np.split(offsets, breaks):
             self._mapped.read_ahead(int(stretch[0]), len(stretch) * width)
 
+    def forget(self) -> None:
+        """Give back the memory of the rows that were read."""
+        if not self.compressed:
+            self._mapped.forget()
+
     def files_of(self, row_numbers: np.ndarray) -> list[Path]:
         """Return the files that hold these rows."""
         shards = np.unique(self._shard_numbers(row_numbers))

@@ -16,6 +16,7 @@ from lens_hpc.errors import UserError
 
 MAP_FIXED = 0x10  # Linux and macOS; Python's mmap does not name it
 MADV_WILLNEED = 3
+MADV_DONTNEED = 4
 
 
 class MappedFiles:
@@ -57,6 +58,10 @@ class MappedFiles:
         first_page = start // mmap.PAGESIZE * mmap.PAGESIZE
         address = self.bytes.ctypes.data + first_page
         self._libc.madvise(address, start + length - first_page, MADV_WILLNEED)
+
+    def forget(self) -> None:
+        """Give back the memory of what was read; it is read anew when it is touched."""
+        self._libc.madvise(self.bytes.ctypes.data, len(self.bytes), MADV_DONTNEED)
 
     def _map(self, file: Path, size: int, start: int) -> None:
         address = self.bytes.ctypes.data + start

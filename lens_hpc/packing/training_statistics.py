@@ -96,4 +96,5 @@ def sample_pixels(train: ColumnReader, seed: int) -> np.ndarray:
             places = rng.integers(pixels_of_image, size=(len(part), 1, pixels_a_row))
             images = np.take_along_axis(images, places, axis=2)
         sample[:, start : start + len(part)] = images.swapaxes(0, 1)
+        train.forget()
     return sample.reshape(bands, -1)

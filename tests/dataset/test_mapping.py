@@ -115,3 +115,24 @@ def test_files_lie_one_behind_the_other_each_from_a_page_on(tmp_path: Path) -> N
     mapped.read_ahead(int(mapped.starts[1]), 1)
     with pytest.raises(ValueError, match="read-only"):
         mapped.bytes[0] = np.uint8(0)
+
+
+def resident_bytes(mapped: MappedFiles) -> int:
+    """Pages of a map that are in this process's memory, as Linux tells them."""
+    first = f"{mapped.bytes.ctypes.data:x}-"
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(first))
+    return 1024 * next(int(line.split()[1]) for line in lines[start:] if line.startswith("Rss"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="only Linux tells")
+def test_what_was_read_is_given_back_and_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    values = np.random.default_rng(0).integers(256, size=1 << 20, dtype=np.uint8)
+    values.tofile(file)
+    mapped = MappedFiles([file], [len(values)])
+    np.testing.assert_array_equal(mapped.bytes[: len(values)], values)
+    assert resident_bytes(mapped) >= len(values)
+    mapped.forget()
+    assert resident_bytes(mapped) == 0
+    np.testing.assert_array_equal(mapped.bytes[: len(values)], values)
