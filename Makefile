@@ -39,12 +39,14 @@ demo: $(SHARDS)/manifest.json
 	$(LAUNCH) train configs/train/demo.yaml
 	$(LAUNCH) evaluate runs/demo compare=[runs/demo-image,runs/demo-features]
 
+# A process of the tests that dies fails its test, and the others end: pytest-xdist 3.8 would start another one, and wait
+# for ever for what it was given.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --max-worker-restart 0
 
 test-long: export LENS_HPC_LONG := 1
 test-long: export LENS_HPC_KILLS := 20
