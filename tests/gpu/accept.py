@@ -458,6 +458,7 @@ def batches_differ_by(lab: Lab, trainer: Any) -> str:
 @check(seconds=30)
 def waits_of_a_step(lab: Lab) -> None:
     """Say where a training step waits for the GPU, as torch's own detector sees it."""
+    waits = 0
     for options in (
         ["train.precision=no"],
         ["train.precision=bf16", "optim.ema_decay=0.999", "optim.gradient_clip=1.0"],
@@ -471,9 +472,10 @@ def waits_of_a_step(lab: Lab) -> None:
             lab.note(**{f"waits_{precision}": sum(places.values())})
             for place, times in sorted(places.items()):
                 lab.note(**{f"{precision}_{place}": times})
-            assert not places, "a step waits for the GPU"
+            waits += sum(places.values())
             if lab.has_gpu:
                 assert trainer.optimizer.param_groups[0]["fused"], "AdamW is not fused"
+    assert waits == 0, "a step waits for the GPU"
 
 
 def waits_of(lab: Lab, trainer: Any) -> dict[str, int]:
@@ -483,7 +485,8 @@ def waits_of(lab: Lab, trainer: Any) -> dict[str, int]:
     batches = endless_batches(trainer)
     for step in range(3):
         train_step(trainer, step, batches)
-    with warnings_by_place("synchroniz") as places:
+    # Not the warning that the detector is a prototype.
+    with warnings_by_place("synchronizing CUDA operation") as places:
         if lab.has_gpu:
             torch.cuda.set_sync_debug_mode("warn")
         try:
@@ -843,16 +846,26 @@ def memory_is_as_estimated(lab: Lab) -> None:
         options.append(f"train.global_batch_size={lab.sizes.batches[-1] // 2}")
         said = check_training(lab.settings(*options), world_size=1).found["model"]
         estimate = float(re.search(r"about ([\d.]+) GB", said)[1])
-        with lab.trainer(*options) as trainer:
-            batches = endless_batches(trainer)
-            for step in range(3):
-                train_step(trainer, step, batches)
-            lab.wait()
-            batches.close()
-            allocated = torch.cuda.max_memory_allocated() / 1e9 if lab.has_gpu else math.nan
-            reserved = torch.cuda.max_memory_reserved() / 1e9 if lab.has_gpu else math.nan
-        lab.note(**{precision: f"said {estimate} GB, allocated {allocated:.2f} GB"})
-        lab.note(**{f"{precision}_reserved": f"{reserved:.2f} GB"})
+        taken = {}
+        for tries in (False, True):
+            with lab.trainer(*options) as trainer:
+                torch.backends.cudnn.benchmark = tries
+                batches = endless_batches(trainer)
+                for step in range(6):
+                    if step == 3 and lab.has_gpu:
+                        taken[f"first steps, tries={tries}"] = most_allocated()
+                        torch.cuda.reset_peak_memory_stats()
+                    train_step(trainer, step, batches)
+                lab.wait()
+                batches.close()
+                taken[f"then, tries={tries}"] = most_allocated() if lab.has_gpu else math.nan
+        lab.note(**{precision: f"said {estimate} GB"})
+        lab.note(**{f"{precision} {key}": f"{value:.2f} GB" for key, value in taken.items()})
+
+
+def most_allocated() -> float:
+    """Return the most memory that tensors took since the last reset, in GB."""
+    return torch.cuda.max_memory_allocated() / 1e9
 
 
 # ---- what may be left out when there is no time ----
@@ -872,6 +885,8 @@ def deepspeed_follows(lab: Lab) -> None:
         zero = {
             "ACCELERATE_USE_DEEPSPEED": "true",
             "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
+            # A dry run has set it, and DeepSpeed does not go with it.
+            "ACCELERATE_USE_CPU": "false",
         }
         environments[f"zero{stage}"] = world_of_one(29520 + stage, **zero)
 
