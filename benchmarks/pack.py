@@ -2,11 +2,13 @@
 
     python benchmarks/pack.py [rows=20000] [repeats=5]   ratios, medians of interleaved repeats,
                                                          with a warm page cache
+    python benchmarks/pack.py dry_run=2000000 [repeats=5]   a dry run of so many rows, beside pandas
     python benchmarks/pack.py kills=200                  SIGKILLs at random instants, same bytes?
 
 Ratios of times: pack on one process over np.load of every file and one h5py dataset; one process
 over two; packing FITS over astropy opening the same files. And the peak memory of a process at one
-and ten times the rows.
+and ten times the rows. A dry run reads the catalogue of a stack and makes the plan; beside it,
+pandas reads the same CSV file, whole, in a process of its own as well.
 """
 
 import shutil
@@ -16,9 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from astropy.io import fits
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +109,7 @@ def seconds(folder: Path, work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def peak_megabytes(survey: Path, output: Path) -> float:
+def peak_megabytes(survey: Path, output: Path, *more: str) -> float:
     """Return the largest resident set of a packing process, in a child of its own."""
     code = (
         "import resource, sys\n"
@@ -116,7 +120,7 @@ def peak_megabytes(survey: Path, output: Path) -> float:
     )
     shutil.rmtree(output, ignore_errors=True)
     program = [sys.executable, "-c", code, "pack", str(survey / "recipe.yaml")]
-    settings = [f"source={survey}", f"output={output}", "processes=1"]
+    settings = [f"source={survey}", f"output={output}", "processes=1", *more]
     done = subprocess.run(
         [*program, *settings], check=True, capture_output=True, text=True, cwd=ROOT
     )
@@ -162,6 +166,48 @@ def measure(folder: Path, rows: int, repeats: int) -> None:
     print("                             (below 500)")
 
 
+def write_stack(folder: Path, rows: int) -> Path:
+    """Write a stack of tiny cutouts, and a catalogue of 20 columns, as surveys have them."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(folder / "stack.npy", rng.normal(size=(rows, 1, 4, 4)).astype(np.float32))
+    table = pd.DataFrame({"id": [f"obj{i:07d}" for i in range(rows)], "is_lens": range(rows)})
+    table["is_lens"] = (table["is_lens"] % 50 == 0).astype(int)
+    for name in (*(f"{kind}_{band}" for kind in ("mag", "err", "radius") for band in "grizy"), "z"):
+        table[name] = rng.normal(22, 1, rows).round(4)
+    for name in ("ra", "dec"):
+        table[name] = (rng.random(rows) * 90).round(6)
+    table.to_csv(folder / "catalogue.csv", index=False)
+
+    recipe = RECIPE.replace('images: "{id}.%s"', "stack: stack.npy").replace("[g, r, i]", "[g]")
+    (folder / "recipe.yaml").write_text(recipe.replace("[mag]", "[mag_i, z]"))
+    return folder
+
+
+def measure_dry_run(folder: Path, rows: int, repeats: int) -> None:
+    """Print how long a dry run takes, beside pandas, and its memory."""
+    survey = write_stack(folder / "stack", rows)
+    read = [sys.executable, "-c", f"import pandas; pandas.read_csv('{survey}/catalogue.csv')"]
+    plan = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml"), "dry_run=true"]
+    plan += [f"source={survey}", f"output={folder / 'never'}"]
+    times: dict[str, list[float]] = {"pandas": [], "dry run": []}
+    for _ in range(repeats + 1):
+        for name, command in zip(times, (read, plan), strict=True):
+            times[name].append(
+                seconds(folder, partial(subprocess.run, command, check=True, capture_output=True))
+            )
+
+    # The first round warmed the page cache.
+    median = {name: statistics.median(values[1:]) for name, values in times.items()}
+    for name, value in median.items():
+        print(f"{name:<28}{value:>8.2f} s for {rows:,} rows of 20 columns")
+    print(
+        f"dry run / pandas             {median['dry run'] / median['pandas']:>6.2f}   (at most 2)"
+    )
+    peak = peak_megabytes(survey, folder / "never", "dry_run=true")
+    print(f"peak memory of a dry run     {peak:.0f} MB   (at most 600)")
+
+
 def main(options: dict[str, int]) -> None:
     """Run what the command line asks for."""
     with tempfile.TemporaryDirectory() as name:
@@ -176,6 +222,8 @@ def main(options: dict[str, int]) -> None:
                 f"{kills} kills at random instants; {ends} times it came to its end, "
                 "each time with the same bytes"
             )
+        elif dry_rows := options.get("dry_run"):
+            measure_dry_run(folder, dry_rows, options.get("repeats", 5))
         else:
             measure(folder, options.get("rows", 20_000), options.get("repeats", 5))
 

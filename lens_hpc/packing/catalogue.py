@@ -192,6 +192,10 @@ def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) 
 def _strings(texts: pa.Array) -> np.ndarray:
     """Return texts as an array of NumPy's strings, (N,), in which an empty one is missing."""
     longest = pc.max(pc.utf8_length(texts)).as_py() or 1
+    if len(texts) and pc.all(pc.string_is_ascii(texts)).as_py():
+        padded = pc.ascii_rpad(pc.fill_null(texts, ""), longest, padding="\0")
+        return np.frombuffer(padded.buffers()[2], np.uint8).astype(np.uint32).view(f"U{longest}")
+
     strings = np.zeros(len(texts), dtype=f"U{longest}")
 
     # Piece by piece, for a Python string takes several times the memory.
@@ -272,7 +276,8 @@ def _all_differ(ids: np.ndarray) -> bool:
     """Say whether (N,) strings differ, sure where it says so: their hashes take less memory."""
     if not len(ids):
         return True
-    words = ids.view(np.uint32).reshape(len(ids), -1)
+    words: np.ndarray = ids.view(np.uint32 if ids.dtype.itemsize % 8 else np.uint64)
+    words = words.reshape(len(ids), -1)
     hashes = np.zeros(len(ids), dtype=np.uint64)
     for number in range(words.shape[1]):
         hashes = (hashes ^ words[:, number]) * HASH_FACTOR

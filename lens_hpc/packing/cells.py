@@ -95,13 +95,14 @@ def chosen_names(names: Collection[str], existing: Iterable[str]) -> list[str]:
 
 
 def make_table(
-    arrays: Mapping[str, Any], names: Collection[str], existing: Iterable[str]
+    arrays: dict[str, Any], names: Collection[str], existing: Iterable[str]
 ) -> CatalogueTable:
-    """Return the table of what a reader has read: Arrow arrays by name.
+    """Return the table of what a reader has read: Arrow arrays by name, which are taken out.
 
     An element of a vector becomes a column `name[3]`, counted from 0, where `names` has that.
     """
-    columns = {name: _normalise(name, array) for name, array in arrays.items()}
+    # One after the other, for each may be large.
+    columns = {name: _normalise(name, arrays.pop(name)) for name in list(arrays)}
     for name, column in columns.items():
         if name in names and pa.types.is_nested(column.type):
             raise UserError(f"column {name!r} holds vectors: name one element, as {name}[0]")
@@ -141,6 +142,10 @@ def _normalise(name: str, array: Any) -> pa.Array:
     # What is damaged must not be reached for: texts may be no texts, or lie outside the file.
     array.validate(full=True)
     if isinstance(array, pa.ChunkedArray):
+        if pa.types.is_large_string(array.type):
+            # Pieces that fit into the processor's cache are faster than the whole.
+            pieces = [_without_blanks(piece) for piece in array.chunks]
+            return pa.concat_arrays(pieces or [pa.array([], array.type)])
         array = _in_one_piece(array)
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -179,7 +184,10 @@ def _is_text(kind: pa.DataType) -> bool:
 def _without_blanks(texts: pa.Array) -> pa.Array:
     """Return texts without blanks around them; an empty one is missing."""
     trimmed = pc.utf8_trim_whitespace(texts)
-    return _null_where(trimmed, pc.equal(trimmed, ""))
+    lengths = pc.binary_length(trimmed)
+    if pc.sum(lengths) == pc.sum(pc.binary_length(texts)):
+        trimmed = texts  # the memory of the other is used again
+    return _null_where(trimmed, pc.equal(lengths, 0))
 
 
 def _without_nan(numbers: pa.Array) -> pa.Array:

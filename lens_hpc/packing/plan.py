@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,21 @@ class Plan:
 
     settings: PackSettings
     catalogue: Catalogue
-    ids: np.ndarray
-    """As they are stored, (N,) UTF-8."""
-    groups: np.ndarray
-    """As they are stored, (N,) UTF-8, empty without groups."""
     cutouts: Cutouts
     shards: list[Shard]
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """As they are stored, (N,) UTF-8."""
+        return shards.encode_texts(self.catalogue.ids)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """As they are stored, (N,) UTF-8, empty without groups."""
+        groups = self.catalogue.groups
+        return shards.encode_texts(
+            np.zeros(len(self.catalogue), "U1") if groups is None else groups
+        )
 
     @property
     def folder(self) -> Path:
@@ -121,14 +131,9 @@ def make_plan(settings: PackSettings) -> Plan:
     check_features(settings, catalogue, order)
     cutouts.shape = _common_shape(settings, cutouts, good_rows)
 
-    groups = catalogue.groups
-    if groups is None:
-        groups = np.zeros(len(catalogue), "U1")
     return Plan(
         settings=settings,
         catalogue=catalogue,
-        ids=shards.encode_texts(catalogue.ids),
-        groups=shards.encode_texts(groups),
         cutouts=cutouts,
         shards=_cut_into_shards(settings, cutouts, order),
     )
@@ -182,7 +187,7 @@ def check_features(
     settings: PackSettings, catalogue: Catalogue, order: dict[str, np.ndarray]
 ) -> None:
     """Raise UserError for a feature that no training row has: nothing could normalise it."""
-    if "train" not in order:
+    if "train" not in order or not np.isnan(catalogue.features).any():
         return
 
     is_missing = np.isnan(catalogue.features[order["train"]]).all(axis=0)

@@ -58,7 +58,7 @@ def check_source(plan: Plan, manifest: Manifest) -> None:
 def _hash_content(plan: Plan) -> dict[str, str]:
     """Return the SHA-256 of each part of the catalogue, over all rows in their order."""
     catalogue = plan.catalogue
-    kept = np.zeros(0, np.uint64)
+    kept: np.ndarray = np.zeros(0, np.uint64)
     if len(catalogue.kept.columns):  # without any, pandas 2 fails
         kept = pd.util.hash_pandas_object(catalogue.kept, index=False).to_numpy()
     arrays = {

@@ -91,7 +91,7 @@ def _check_classes(recipe: Recipe, order: dict[str, np.ndarray], labels: np.ndar
                 "smaller groups"
             )
 
-        present = set(labels[rows].tolist())
+        present = np.unique(labels[rows])
         absent = [class_name for label, class_name in CLASS_NAMES.items() if label not in present]
         if recipe.columns.label is None or not absent:
             continue

@@ -52,6 +52,7 @@ def read_table(
 
     if table.columns and not len(table):
         raise UserError(f"{file}: has no rows")
+    pa.default_memory_pool().release_unused()
     return table
 
 

@@ -8,7 +8,7 @@ import csv
 import gzip
 import itertools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,7 +26,8 @@ BLANK_ENDINGS = {"txt", "dat", "cat", "ascii", "asc", "ssv"}
 QUOTE = b'"'
 BLANK_AND_QUOTE = b' "'
 CHUNK_ROWS = 1 << 16
-CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 22
 
 
 def open_text(file: Path, newline: str | None = None) -> IO[str]:
@@ -56,13 +57,15 @@ def read_csv(file: Path, ending: str, names: Collection[str]) -> CatalogueTable:
 
     # The first cell is needed as well: it tells a comment.
     read = sorted({0, *positions})
-    if _holds(file, QUOTE if header.delimiter == BLANK else BLANK_AND_QUOTE):
+    has_quotes = _holds(file, QUOTE)
+    if has_quotes and (header.delimiter == BLANK or _holds(file, BLANK_AND_QUOTE)):
         table = _read_by_hand(file, header, read)
     else:
-        table = _read_by_arrow(file, header, read)
+        table = _read_by_arrow(file, header, read, has_quotes)
 
     table = _without_comments(file, header, table)
     arrays = {header.names[number]: table.column(str(number)) for number in positions}
+    del table
     return make_table(arrays, names, header.names)
 
 
@@ -129,22 +132,25 @@ def _check_header(file: Path, header: list[str], chosen: list[str]) -> None:
 
 
 def _holds(file: Path, part: bytes) -> bool:
-    """Say whether a file holds some bytes of which the last is a quote."""
+    """Say whether a file holds some bytes."""
     opener = gzip.open if file.name.lower().endswith(".gz") else open
     end = b""
     with opener(file, "rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
-            # Most files have no quote at all, which is found out fastest.
-            has_quote = QUOTE in chunk
-            if has_quote and (part in chunk or part in end + chunk[: len(part)]):
+            if part in chunk or part in end + chunk[: len(part)]:
                 return True
             end = chunk[-len(part) :]
     return False
 
 
-def _read_by_arrow(file: Path, header: _Header, read: list[int]) -> pa.Table:
+def _read_by_arrow(file: Path, header: _Header, read: list[int], has_quotes: bool) -> pa.Table:
+    if not has_quotes:
+        try:
+            return _call_arrow(file, header, read)
+        except pa.ArrowInvalid:  # a comment, or something wrong: which row that is, one thread says
+            pass
+
     width = len(header.names)
-    labels = [str(number) for number in range(width)]
     skipped = 0
     problems = []
 
@@ -159,27 +165,40 @@ def _read_by_arrow(file: Path, header: _Header, read: list[int]) -> pa.Table:
         return "error"
 
     try:
-        return arrow_csv.read_csv(
-            _single_blanks(file) if header.delimiter == BLANK else file,
-            # One thread, so that rows are numbered and none is left behind.
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, column_names=labels, skip_rows=header.lines
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=judge
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(labels, pa.large_string()),
-                include_columns=[str(number) for number in read],
-                strings_can_be_null=False,
-            ),
-        )
+        return _call_arrow(file, header, read, judge)
     except pa.ArrowInvalid as error:
         if problems:
             raise problems[0] from error
         if "Empty CSV file" in str(error):
             raise UserError(f"{file}: has no rows") from error
         raise
+
+
+def _call_arrow(
+    file: Path, header: _Header, read: list[int], judge: Callable[[Any], str] | None = None
+) -> pa.Table:
+    """Read a file as Arrow does: by all threads, or by one that asks `judge` about odd rows."""
+    labels = [str(number) for number in range(len(header.names))]
+    return arrow_csv.read_csv(
+        _single_blanks(file) if header.delimiter == BLANK else file,
+        # One thread numbers the rows, and leaves none behind.
+        read_options=arrow_csv.ReadOptions(
+            use_threads=judge is None,
+            block_size=BLOCK_BYTES,
+            column_names=labels,
+            skip_rows=header.lines,
+        ),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=header.delimiter,
+            newlines_in_values=judge is not None,
+            invalid_row_handler=judge,
+        ),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(labels, pa.large_string()),
+            include_columns=[str(number) for number in read],
+            strings_can_be_null=False,
+        ),
+    )
 
 
 def _single_blanks(file: Path) -> pa.BufferReader:
@@ -232,13 +251,16 @@ def _wrong_width(file: Path, number: int, cells: int, width: int) -> UserError:
 
 def _without_comments(file: Path, header: _Header, table: pa.Table) -> pa.Table:
     """Leave out comments with as many cells as a row, or refuse them under a plain header."""
-    is_comment = pc.starts_with(pc.utf8_trim_whitespace(table.column("0")), COMMENT)
+    first = table.column("0")
+    if not pc.any(pc.match_substring(first, COMMENT)).as_py():
+        return table
+    is_comment = pc.starts_with(pc.utf8_trim_whitespace(first), COMMENT)
     if not pc.any(is_comment).as_py():
         return table
 
     if not header.is_comment:
         row = pc.index(is_comment, True).as_py()
-        text = table.column("0")[row].as_py()
+        text = first[row].as_py()
         raise UserError(
             f"{file}: row {row + 1} begins with {text!r}: a row, or a comment? "
             f"Take the {COMMENT} out, or delete the line"
