@@ -18,12 +18,15 @@ from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 from lens_hpc.layout import BEST, CALIBRATION, FINAL
 from lens_hpc.loading.samples import normalise_features, normalise_images
+from lens_hpc.logs import logger
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import float32_kept
 from lens_hpc.scoring.calibration import Calibration, read_calibration, shift_prevalence
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 
 ROWS_SHOWN = 5
+FIRST_SCHEMA_WITHOUT_DARK = 3
+"""From this schema on, `pack` refuses cutouts without a pixel above 0."""
 
 
 class Finder:
@@ -100,7 +103,8 @@ class Finder:
         normalised. `features` are (N, F) numbers in the order of `self.features`, or columns by
         name (a dictionary, a DataFrame); NaN is a missing value. `bands`, where given, says in
         which order the bands of `images` are, and is checked. An ensemble gives the mean of its
-        logits. Raises UserError for another shape, another order of bands, or NaN in images.
+        logits. A cutout without a pixel above 0 has no score: NaN. Raises UserError for another
+        shape, another order of bands, or NaN in images.
         """
         return np.mean(self._member_logits(images, features, bands, batch_size), axis=0)
 
@@ -172,6 +176,7 @@ class Finder:
         table = self._checked_features(features, len(images))
 
         logits = np.empty((len(self.members), len(images)), dtype=np.float32)
+        is_dark = np.zeros(len(images), dtype=bool)
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             with np.errstate(over="ignore"):  # what overflows is told below
@@ -180,12 +185,28 @@ class Finder:
             with out_of_memory_named(smaller_batch_size(batch_size)):
                 for number, member in enumerate(self.members):
                     logits[number, rows] = self._score_batch(member, pixels, table[rows])
+            is_dark[rows] = pixels.max(axis=(1, 2, 3)) <= 0
 
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=0))
         if len(bad):
             raise UserError(
                 f"the scores of {_shown_rows(bad)} are no numbers: their pixels are beyond what "
                 "the model was trained on, or its weights are damaged"
+            )
+        return self._without_dark(logits, is_dark)
+
+    def _without_dark(self, logits: np.ndarray, is_dark: np.ndarray) -> np.ndarray:
+        """Return logits (members, N) with NaN for cutouts (N,) that have no pixel above 0.
+
+        They cannot be scaled by their brightest pixel, and were never trained on.
+        """
+        scaled = np.array([_needs_light(member) for member in self.members])
+        if is_dark.any() and scaled.any():
+            logits[np.ix_(scaled, is_dark)] = np.nan
+            logger.warning(
+                "%d cutouts have no score, for no pixel of them is above 0: %s",
+                is_dark.sum(),
+                _shown_rows(np.flatnonzero(is_dark)),
             )
         return logits
 
@@ -333,6 +354,15 @@ def _check_finite(pixels: np.ndarray, first_row: int) -> None:
             f"images have pixels that are NaN or infinite in {_shown_rows(bad + first_row)}; "
             "replace them, for instance by the median of their band"
         )
+
+
+def _needs_light(member: TrainedModel) -> bool:
+    """Say whether a model scales each cutout by its brightest pixel, which must be above 0.
+
+    Datasets of schema 2 had darker ones, left as they were, and their runs go on with them so.
+    """
+    is_older = member.manifest.schema_version < FIRST_SCHEMA_WITHOUT_DARK
+    return member.settings.data.image_scale == "cutout" and not is_older
 
 
 def _kind(member: TrainedModel) -> str:

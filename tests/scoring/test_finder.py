@@ -1,5 +1,6 @@
 """Arrays of one's own are scored as a user would expect, or refused by name."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -117,6 +118,44 @@ def test_what_cannot_be_scored_is_named(run: Path, shards: Path) -> None:
         finder.score(masked, test.features)
     with pytest.raises(UserError, match="features cannot be read as numbers"):
         finder.score(test.images, {"radius": ["a", "b", "c", "d"], "colour": test.features[:, 1]})
+
+
+@pytest.mark.slow
+def test_a_cutout_without_light_has_no_score(
+    run: Path, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finder = Finder.load(run)
+    test = Dataset(shards)["test"][:4]
+    images = test.images.copy()
+    images[1] = -np.abs(images[1])
+    images[3] = 0
+
+    with caplog.at_level("WARNING"):
+        logits = finder.score(images, test.features, batch_size=3)
+    assert "2 cutouts have no score, for no pixel of them is above 0: rows 1, 3" in caplog.text
+    assert np.isnan(logits).tolist() == [False, True, False, True]
+    for method in ("temperature", "isotonic"):
+        probabilities = finder.probability(images, test.features, method=method)
+        assert np.isnan(probabilities).tolist() == [False, True, False, True]
+
+    kept = finder.score(test.images[[0, 2]], test.features[[0, 2]])
+    np.testing.assert_allclose(logits[[0, 2]], kept, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_on_an_older_dataset_scores_cutouts_without_light_as_it_did(
+    run: Path, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finder = Finder.load(run)
+    member = finder.members[0]
+    older = member.manifest.model_copy(update={"schema_version": 2})
+    finder.members = (dataclasses.replace(member, manifest=older),)
+
+    test = Dataset(shards)["test"][:2]
+    with caplog.at_level("WARNING"):
+        logits = finder.score(0 * test.images, test.features)
+    assert np.isfinite(logits).all()
+    assert "no score" not in caplog.text
 
 
 @pytest.mark.slow
