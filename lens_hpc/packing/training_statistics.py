@@ -6,7 +6,7 @@ from lens_hpc.dataset.columns import ColumnReader
 from lens_hpc.dataset.manifest import PERCENTILES, Distribution, Statistics
 from lens_hpc.packing.notes import ShardNote
 
-PIXELS_SAMPLED = 2_000_000
+PIXELS_SAMPLED = 500_000
 ROWS_SAMPLED = 4096
 ROWS_PER_READ = 256
 
