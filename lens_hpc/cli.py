@@ -128,8 +128,9 @@ def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
 
 
 def _show(text: str) -> None:
-    # `lens-hpc --help | head` ends in silence.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if process.ends_with_command:
+        # `lens-hpc --help | head` ends in silence.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     print(text)
 
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,24 @@ def test_help_of_a_verb_has_settings_and_an_example(
     text = capsys.readouterr().out
     assert verbs.header(verb).example in text
     assert ("(required)" in text) == (verb in {"pack", "train", "weights", "check", "bench"})
+
+
+def test_help_leaves_a_process_that_is_not_the_commands_as_it_was() -> None:
+    """Without its own answer to a broken pipe, it would die when a worker process does."""
+    before = signal.getsignal(signal.SIGPIPE)
+    cli.main(["--help"])
+    assert signal.getsignal(signal.SIGPIPE) == before
+
+
+def test_help_ends_in_silence_when_nobody_reads_on() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "lens_hpc", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == -signal.SIGPIPE
 
 
 @pytest.mark.parametrize(

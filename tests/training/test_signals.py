@@ -139,8 +139,15 @@ def test_a_first_process_that_is_stopped_holds_nobody_up(monkeypatch: pytest.Mon
     agreement = signals.Agreement(alone, 1.0)
     assert agreement.last_seen() == ""
 
+    asked_in_vain = threading.Event()
+
+    def get(_: str) -> bytes:
+        asked_in_vain.wait(20)
+        return b"0 nowhere"
+
     agreement._group = object()
-    agreement._store = SimpleNamespace(get=lambda _: threading.Event().wait(20))
+    agreement._store = SimpleNamespace(get=get)
     began = time.monotonic()
     assert "the first one, which keeps the record, is gone or stopped" in agreement.last_seen()
     assert time.monotonic() - began < 10
+    asked_in_vain.set()
