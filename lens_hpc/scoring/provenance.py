@@ -19,6 +19,8 @@ from lens_hpc.layout import TRAINING_ROWS
 
 PIXEL_SCALE, UNITS = "pixel_scale", "units"
 LARGEST_SCALE_DIFFERENCE = 0.02
+LARGEST_ZERO_POINT_DIFFERENCE = 0.02
+"""In magnitudes: 2 % of the flux."""
 
 
 def check_same_survey(
@@ -26,8 +28,8 @@ def check_same_survey(
 ) -> list[str]:
     """Return in what a dataset differs from the training's, where `allow` names that.
 
-    Raises UserError for other units, or pixels of another size by more than 2 %, that it does not
-    name.
+    Raises UserError for other units or zero points, or pixels of another size by more than 2 %,
+    that it does not name.
     """
     found = {}
     here, there = scored.pixel_scale_arcsec, training.pixel_scale_arcsec
@@ -35,6 +37,11 @@ def check_same_survey(
         found[PIXEL_SCALE] = f"pixels of {here:g} arcsec, where the run was trained on {there:g}"
     if scored.units != training.units:
         found[UNITS] = f"units of {scored.units}, where the run was trained on {training.units}"
+    elif band := _band_of_another_zero_point(scored, training):
+        found[UNITS] = (
+            f"a zero point of {scored.zero_point[band]:g} in {band}, where the run was trained on "
+            f"{training.zero_point[band]:g}, so that {scored.units} mean another flux"
+        )
 
     refused = [key for key in found if key not in allow]
     if refused:
@@ -44,6 +51,17 @@ def check_same_survey(
             f"the same with allow=[{','.join(refused)}], which the report then says"
         )
     return list(found.values())
+
+
+def _band_of_another_zero_point(scored: Manifest, training: Manifest) -> str | None:
+    """Return the first band whose zero points are both known, and differ."""
+    for band in scored.bands:
+        here, there = scored.zero_point.get(band), training.zero_point.get(band)
+        if here is None or there is None:
+            continue
+        if abs(here - there) > LARGEST_ZERO_POINT_DIFFERENCE:
+            return band
+    return None
 
 
 @dataclass(frozen=True)

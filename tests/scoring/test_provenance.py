@@ -18,12 +18,17 @@ from tests.conftest import pack_survey
         ({"pixel_scale_arcsec": 0.21}, "pixel_scale", "pixels of 0.21 arcsec, .* trained on 0.2"),
         ({"pixel_scale_arcsec": 0.05}, "pixel_scale", "pixels of 0.05 arcsec"),
         ({"units": "Jy"}, "units", "units of Jy, where the run was trained on counts"),
+        (
+            {"zero_point": {"g": None, "r": 22.5}},
+            "units",
+            "a zero point of 22.5 in r, where the run was trained on 27, so that counts mean",
+        ),
     ],
 )
 def test_another_kind_of_survey_is_refused_unless_allowed(
     dataset: Path, change: dict[str, object], key: str, told: str
 ) -> None:
-    training = read_manifest(dataset)
+    training = read_manifest(dataset).model_copy(update={"zero_point": {"g": 25.0, "r": 27.0}})
     scored = training.model_copy(update=change)
     with pytest.raises(UserError, match=rf"{told}.*allow=\[{key}\]"):
         check_same_survey(scored, training)
