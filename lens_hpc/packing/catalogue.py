@@ -24,7 +24,7 @@ from lens_hpc.packing.catalogue_files import (
 from lens_hpc.packing.cells import MISSING, CatalogueTable, from_frame
 from lens_hpc.packing.conditions import evaluate_condition, words_in_condition
 from lens_hpc.packing.joins import choose_rows, join_tables
-from lens_hpc.packing.missing import mark_missing, warn_of_suspects
+from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
 from lens_hpc.packing.parts import expand_parts, part_fields
 from lens_hpc.packing.recipe import Columns, Join, Recipe
 from lens_hpc.packing.tables import read_table
@@ -314,7 +314,7 @@ def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None)
 def _read_columns_of_numbers(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:
     for number, name in enumerate(columns.features):
         catalogue.features[:, number] = _read_numbers(catalogue, table, name)
-        warn_of_suspects(name, catalogue.features[:, number])
+        warn_of_suspects(table, name, catalogue.features[:, number])
 
     if columns.target is not None:
         targets = _read_numbers(catalogue, table, columns.target)
@@ -340,8 +340,11 @@ def _read_numbers(catalogue: Catalogue, table: CatalogueTable, name: str) -> np.
     infinite = np.flatnonzero(np.isinf(values))
     for row in [*wrong.tolist(), *infinite.tolist()]:
         text = table.text(name, row)
-        remedy = f"if it stands for no value: columns.missing={{{name}: [{text!r}]}}"
-        catalogue.reject(row, f"{name} = {text!r} is not a finite number; {remedy}")
+        catalogue.reject(
+            row,
+            f"{name} = {text!r} is not a finite number; if it stands for no value: "
+            f"{remedy(name, text)}",
+        )
     return values
 
 

@@ -19,6 +19,13 @@ from lens_hpc.errors import UserError
 MISSING = ("nan", "null", "none", "na", "n/a", "--")
 """Words, in small letters, that stand for a missing number or label, as an empty cell does."""
 
+MASK = ".mask"
+"""What astropy adds to the name of a masked column, to name the column of its mask."""
+
+LOSES_AS_INTEGER = r"^[+-]?0\d"
+LOSES_AS_FLOAT = r"^[+-]?(0\d|\d{16,}(\.0*)?$)"
+"""Texts that are no longer the same as numbers: 0012, and ids of more digits than a float has."""
+
 CELLS_TRIED = 1000
 _ELEMENT = re.compile(r"(.+)\[(\d+)\]")
 
@@ -68,12 +75,16 @@ class CatalogueTable:
         return _as_numbers(self.columns[name])
 
     def typed(self, name: str) -> pa.Array:
-        """Return a column with its type; one of texts becomes numbers where each is a number."""
+        """Return a column with its type; one of texts becomes numbers where none loses a digit."""
         column = self.columns[name]
         if not pa.types.is_large_string(column.type):
             return column
         numbers, wrong = _as_numbers(column)
-        return column if len(wrong) or numbers.null_count == len(numbers) else numbers
+        if len(wrong) or numbers.null_count == len(numbers):
+            return column
+        loses = LOSES_AS_INTEGER if pa.types.is_integer(numbers.type) else LOSES_AS_FLOAT
+        has_loss = pc.any(pc.match_substring_regex(column, loses)).as_py()
+        return column if has_loss else numbers
 
 
 def from_frame(frame: pd.DataFrame) -> CatalogueTable:
@@ -87,10 +98,14 @@ def from_frame(frame: pd.DataFrame) -> CatalogueTable:
 
 
 def chosen_names(names: Collection[str], existing: Iterable[str]) -> list[str]:
-    """Return the existing columns that are needed: those named, and the vectors of `name[3]`."""
+    """Return the existing columns that are needed.
+
+    They are those named, the vectors of `name[3]`, and for each of them the mask, if there is one.
+    """
     wanted = set(names)
     elements = filter(None, map(_ELEMENT.fullmatch, names))
     wanted |= {element[1] for element in elements if element[0] not in existing}
+    wanted |= {name + MASK for name in wanted}
     return [name for name in existing if name in wanted]
 
 
@@ -110,7 +125,27 @@ def make_table(
         element = _ELEMENT.fullmatch(name)
         if element and name not in columns and element[1] in columns:
             columns[name] = _take_element(name, columns[element[1]], int(element[2]))
-    return CatalogueTable(columns, existing)
+            mask = columns.get(element[1] + MASK)
+            if mask is not None and pa.types.is_nested(mask.type):
+                columns[name + MASK] = _take_element(name + MASK, mask, int(element[2]))
+    return CatalogueTable(_without_masked(columns, names), existing)
+
+
+def _without_masked(columns: dict[str, pa.Array], names: Collection[str]) -> dict[str, pa.Array]:
+    """Return columns that are null where their mask is true, without the masks."""
+    result = {}
+    for name, column in columns.items():
+        mask = columns.get(name + MASK)
+        if (
+            mask is not None
+            and pa.types.is_boolean(mask.type)
+            and not pa.types.is_nested(column.type)
+        ):
+            column = _null_where(column, mask)
+        is_mask = name.endswith(MASK) and name.removesuffix(MASK) in columns
+        if name in names or not is_mask:
+            result[name] = column
+    return result
 
 
 def from_numpy(values: np.ndarray, is_missing: np.ndarray | None = None) -> pa.Array:
@@ -125,6 +160,10 @@ def from_numpy(values: np.ndarray, is_missing: np.ndarray | None = None) -> pa.A
     if is_missing is not None and not is_missing.any():
         is_missing = None
 
+    if values.dtype.kind == "O" and values.ndim == 1:
+        # Vectors of different lengths, of which elements may be masked.
+        cells = [cell.tolist() if np.ma.isMaskedArray(cell) else cell for cell in values.tolist()]
+        values = np.fromiter(cells, dtype=object, count=len(cells))
     if values.ndim == 1:
         contiguous = np.ascontiguousarray(values)
         return pa.array(contiguous, mask=is_missing, from_pandas=False)

@@ -25,6 +25,7 @@ _QUOTED = r"'[^']*'|\"[^\"]*\""
 _BACKTICKED = r"`[^`]+`"
 _NAME = r"[A-Za-z_]\w*"
 _PARTS = re.compile(f"({_QUOTED}|{_BACKTICKED}|{_NAME})")
+QUOTES = ("'", '"')
 _OPERATORS = ("and", "or", "not", "in")
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -94,6 +95,10 @@ def _as_python(text: str, names: dict[str, str]) -> str:
     `names` is filled with a stand-in for each column whose name Python would not take for one.
     """
     parts = _PARTS.split(text)
+    for first, between, second in zip(parts[1::2], parts[2::2], parts[3::2], strict=False):
+        # Python would make one word of them.
+        if not between.strip() and first[0] in QUOTES and second[0] in QUOTES:
+            raise ValueError(f"between {first} and {second} is no comma")
 
     # Every second part is a quoted word, a name in backticks, or a plain name.
     for number, part in enumerate(parts):
@@ -166,7 +171,10 @@ class _Evaluation:
                 return compare(word, self._texts(right, [word]))
             case _, ast.Constant(value=str(word)):
                 return compare(self._texts(left, [word]), word)
-        return compare(*_of_one_type(self._number(left), self._number(right)))
+        numbers = self._number(left), self._number(right)
+        if self._is_float32(left) or self._is_float32(right):
+            numbers = _rounded(numbers[0]), _rounded(numbers[1])
+        return compare(*_of_one_type(*numbers))
 
     def _is_member(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> pa.Array:
         """Evaluate `column in ['A', 'B']`, or of numbers, as comparisons with each."""
@@ -220,6 +228,11 @@ class _Evaluation:
 
         raise self._not_understood(node)
 
+    def _is_float32(self, node: ast.expr) -> bool:
+        if not isinstance(node, ast.Name):
+            return False
+        return bool(pa.types.is_float32(self.table.columns[self._name(node)].type))
+
     def _note_wrong(self, name: str, rows: np.ndarray) -> None:
         for row in rows.tolist():
             text = self.table.text(name, row)
@@ -255,6 +268,13 @@ def _literal(node: ast.expr) -> str | float | None:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
     return None
+
+
+def _rounded(number: Any) -> Any:
+    """Return a number that is written out as float32 has it; a column stays as it is."""
+    if not isinstance(number, pa.Scalar):
+        return number
+    return number.cast(pa.float64(), safe=False).cast(pa.float32()).cast(pa.float64())
 
 
 def _of_one_type(left: Any, right: Any) -> tuple[Any, Any]:

@@ -16,6 +16,9 @@ from lens_hpc.packing.recipe import Join
 from lens_hpc.packing.tables import read_table
 
 KEYS_SHOWN = 3
+DIGITS = 38
+LARGEST_IN_FLOAT32 = 2**24
+LARGEST_IN_FLOAT64 = 2**53
 
 
 def join_tables(
@@ -30,12 +33,9 @@ def join_tables(
         file = source / join.catalogue
         key_there = join.key_there or join.key
         added = read_table(file, {*names, key_there}, join.table)
-        for where, key, has_it in (
-            ("the rows", join.key, join.key in table),
-            (file, key_there, key_there in added),
-        ):
-            if not has_it:
-                existing = ", ".join((table if key == join.key else added).existing)
+        for where, key, its_table in (("the rows", join.key, table), (file, key_there, added)):
+            if key not in its_table:
+                existing = ", ".join(its_table.existing)
                 raise UserError(f"join: no column {key!r} in {where}, which have: {existing}")
         table = _join(table, join.key, added, key_there, file)
     return table
@@ -51,7 +51,7 @@ def _join(
             f"{file}: the column {doubled[0]!r} stands in an earlier catalogue, too; rename one"
         )
 
-    keys, keys_there = _comparable(table, key, added, key_there)
+    keys, keys_there = _comparable(table, key, added, key_there, file)
     _check_keys_differ(keys_there, key_there, file)
     partners = pc.index_in(keys, value_set=keys_there, skip_nulls=True)
     without = partners.null_count
@@ -71,21 +71,47 @@ def _join(
 
 
 def _comparable(
-    table: CatalogueTable, key: str, added: CatalogueTable, key_there: str
+    table: CatalogueTable, key: str, added: CatalogueTable, key_there: str, file: Path
 ) -> tuple[pa.Array, pa.Array]:
     """Return two columns of keys as texts, or as numbers where one is of numbers in its file."""
-    are_texts = [
-        pa.types.is_large_string(each.columns[name].type)
-        for each, name in ((table, key), (added, key_there))
-    ]
-    if not all(are_texts):
-        keys, wrong = table.numbers(key)
-        keys_there, wrong_there = added.numbers(key_there)
-        if not len(wrong) and not len(wrong_there):
-            if keys.type != keys_there.type:
-                keys, keys_there = keys.cast(pa.float64()), keys_there.cast(pa.float64())
-            return keys, keys_there
-    return table.texts(key), added.texts(key_there)
+    kinds = [table.columns[key].type, added.columns[key_there].type]
+    if all(map(pa.types.is_large_string, kinds)):
+        return table.columns[key], added.columns[key_there]
+
+    keys, wrong = table.numbers(key)
+    keys_there, wrong_there = added.numbers(key_there)
+    if len(wrong) or len(wrong_there):
+        return table.texts(key), added.texts(key_there)
+    if pa.types.is_integer(keys.type) and pa.types.is_integer(keys_there.type):
+        return keys, keys_there
+
+    # Whole numbers may be too large for int64.
+    wholes, wholes_there = _wholes(table, key), _wholes(added, key_there)
+    if wholes is not None and wholes_there is not None:
+        return wholes, wholes_there
+    largest = LARGEST_IN_FLOAT32 if pa.float32() in kinds else LARGEST_IN_FLOAT64
+    for name, kind, numbers in ((key, kinds[0], keys), (key_there, kinds[1], keys_there)):
+        is_large = pc.greater(pc.abs(numbers.cast(pa.float64(), safe=False)), largest)
+        if not pa.types.is_floating(kind) and pc.any(is_large).as_py():
+            raise UserError(
+                f"{file}: {key_there} here is of the type {kinds[1]}, the rows' {key} {kinds[0]}; "
+                f"as a float, {name} = {_examples(numbers.filter(is_large))} loses digits. Write "
+                "both as whole numbers"
+            )
+    return keys.cast(pa.float64(), safe=False), keys_there.cast(pa.float64(), safe=False)
+
+
+def _wholes(table: CatalogueTable, name: str) -> pa.Array | None:
+    """Return a column as whole numbers of any size; None for floats, or where one is not whole."""
+    column = table.columns[name]
+    if pa.types.is_floating(column.type):
+        return None
+    if pa.types.is_large_string(column.type):
+        column = table.words(name)
+    try:
+        return column.cast(pa.decimal128(DIGITS, 0))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
 
 
 def _check_keys_differ(keys: pa.Array, name: str, file: Path) -> None:

@@ -1,5 +1,6 @@
 """Words and numbers that stand for no measurement: those that the recipe names, and suspects."""
 
+import json
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -63,11 +64,32 @@ def _number(word: str, kind: pa.DataType) -> pa.Scalar | None:
         return None
     if not pa.types.is_integer(kind):
         return pa.scalar(number).cast(kind)
-    return pa.scalar(int(number)) if number.is_integer() and abs(number) < 2**63 else None
+
+    try:
+        whole = int(word)  # a float has not all digits of a large one
+    except ValueError:
+        if not number.is_integer():
+            return None
+        whole = int(number)
+    return pa.scalar(whole, pa.int64()) if -(2**63) <= whole < 2**63 else None
 
 
-def warn_of_suspects(name: str, values: np.ndarray) -> None:
-    """Warn where the least or the largest value of a feature, (N,), seems to mean: not measured."""
+def remedy(name: str, word: str) -> str:
+    """Return the setting by which a word is no value of a column."""
+    return f"columns.missing={{{_in_yaml(name)}: [{_in_yaml(word)}]}}"
+
+
+def _in_yaml(text: str) -> str:
+    if not text.isprintable():
+        return json.dumps(text)
+    return "'" + text.replace("'", "''") + "'"
+
+
+def warn_of_suspects(table: CatalogueTable, name: str, values: np.ndarray) -> None:
+    """Warn where the least or the largest value of a feature seems to mean: not measured.
+
+    `values`, (N,) float32, are those of the table's column `name`.
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return
@@ -81,8 +103,9 @@ def warn_of_suspects(name: str, values: np.ndarray) -> None:
         low, high = np.percentile(others, [1, 99])
         distance = max(low - suspect, suspect - high)
         if high > low and distance > FAR_OUTSIDE * (high - low):
+            word = table.text(name, int(np.flatnonzero(values == suspect)[0]))
             logger.warning(
-                "feature %s: %d rows have %g, far from the others (%g to %g); if it stands for no "
-                "measurement, say columns.missing={%s: ['%g']}",
-                *(name, count, suspect, low, high, name, suspect),
+                "feature %s: %d rows have %s, far from the others (%g to %g); if it stands for no "
+                "measurement, say %s",
+                *(name, count, word, low, high, remedy(name, word)),
             )

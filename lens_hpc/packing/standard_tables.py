@@ -4,6 +4,7 @@ What a format has to say that a value is missing, becomes missing here: TNULL, a
 column, a logical that is neither true nor false, masks and nulls.
 """
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable, chosen_names, from_numpy, make_table
 
 TRUE, FALSE = ord("T"), ord("F")
+OF_ANY_LENGTH = re.compile(r"\d*[PQ]")
 
 
 # ---- FITS ----
@@ -59,6 +61,12 @@ def _fits_column(hdu: Any, number: int) -> pa.Array:
     stored = hdu.data.view(np.ndarray)
     raw = stored[stored.dtype.names[number]]
     code = column.format.format if hasattr(column.format, "format") else column.format
+    is_scaled = column.bscale not in (None, "", 1) or column.bzero not in (None, "", 0)
+    if is_scaled and OF_ANY_LENGTH.match(str(column.format)):
+        raise UserError(
+            f"column {column.name!r}: astropy cannot read vectors of different lengths that are "
+            "scaled (TSCAL, TZERO); write them unscaled"
+        )
 
     if raw.dtype.kind == "S" and isinstance(hdu, fits.BinTableHDU):
         return _fits_texts(raw)
@@ -138,7 +146,7 @@ def read_hdf5_table(file: Path, names: Collection[str], which: int | str | None)
     it, the file is such a group, or has one such dataset.
     """
     with h5py.File(file, "r", locking=False) as opened:
-        node = _hdf5_node(opened, which)
+        node = _hdf5_node(opened, which, names)
         if isinstance(node, h5py.Dataset):
             existing = list(node.dtype.names)
             chosen = chosen_names(names, existing)
@@ -156,7 +164,9 @@ def read_hdf5_table(file: Path, names: Collection[str], which: int | str | None)
         return make_table(arrays, names, existing)
 
 
-def _hdf5_node(file: h5py.File, which: int | str | None) -> h5py.Dataset | h5py.Group:
+def _hdf5_node(
+    file: h5py.File, which: int | str | None, names: Collection[str]
+) -> h5py.Dataset | h5py.Group:
     tables = []
 
     def note_table(path: str, node: Any) -> None:
@@ -165,7 +175,7 @@ def _hdf5_node(file: h5py.File, which: int | str | None) -> h5py.Dataset | h5py.
 
     if which is None:
         if any(isinstance(node, h5py.Dataset) and not node.dtype.names for node in file.values()):
-            return file
+            return _root_or_table(file, names)
         file.visititems(note_table)
         if len(tables) != 1:
             listed = ", ".join(tables or file)
@@ -179,6 +189,16 @@ def _hdf5_node(file: h5py.File, which: int | str | None) -> h5py.Dataset | h5py.
         listed = ", ".join([*tables, *file])
         raise UserError(f"table = {which}: is no table in this file, which has {listed}")
     return node
+
+
+def _root_or_table(file: h5py.File, names: Collection[str]) -> h5py.Dataset | h5py.Group:
+    """Return the one dataset with fields beside datasets without, if it has more of the names."""
+    datasets = {name: node for name, node in file.items() if isinstance(node, h5py.Dataset)}
+    tables = [node for node in datasets.values() if node.dtype.names and node.ndim == 1]
+    if len(tables) != 1:
+        return file
+    in_table = chosen_names(names, list(tables[0].dtype.names))
+    return tables[0] if len(in_table) > len(chosen_names(names, list(datasets))) else file
 
 
 def _hdf5_array(values: np.ndarray) -> pa.Array:

@@ -1,7 +1,7 @@
 """Reading catalogues: one reader for each kind of file, and only the columns that are named."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,26 @@ def read_table(
     """
     if not file.exists():
         raise UserError(f"{file}: no such catalogue; is source= the folder that holds it?")
+    table = _read_file(file, names, which)
+    if table.columns and not len(table):
+        raise UserError(f"{file}: has no rows")
+    pa.default_memory_pool().release_unused()
+    return table
+
+
+def _read_file(file: Path, names: Collection[str], which: int | str | None) -> CatalogueTable:
     ending = file.name.lower().removesuffix(".gz").rpartition(".")[2]
     if which is not None and ending not in WITH_TABLES and not file.is_dir():
         raise UserError(f"{file}: table = {which}: only FITS, VOTable and HDF5 hold several tables")
 
     try:
-        table = _read_by_ending(file, ending, names, which)
+        return _read_by_ending(file, ending, names, which)
     except UserError as error:
         message = str(error)
         raise error if str(file) in message else UserError(f"{file}: {message}") from error
     except Exception as error:  # the readers raise whatever they like on a damaged file
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{file}: cannot be read as a catalogue: {reason}") from error
-
-    if table.columns and not len(table):
-        raise UserError(f"{file}: has no rows")
-    pa.default_memory_pool().release_unused()
-    return table
 
 
 def _read_by_ending(
@@ -63,35 +66,33 @@ def _read_by_ending(
         return from_frame(tar_table(file))
     if file.is_dir():
         return _read_folder(file, names, which)
+    # On a damaged file, what is written in C may never end, or end the process.
     if ending in PARQUET_ENDINGS:
-        return _read_parquet(file, names)
+        return read_in_worker(file, _read_parquet, file, names)
     if ending in ARROW_ENDINGS:
-        return _read_arrow(file, names)
+        return read_in_worker(file, _read_arrow, file, names)
+    if ending in WITH_TABLES:
+        return read_in_worker(file, _reader_of_tables(ending), file, names, which)
+
     if ending in JSON_ENDINGS:
         return read_json(file, names)
-    if ending in WITH_TABLES:
-        return _read_standard(file, ending, names, which)
-
     standard = _standard_of_text(file, ending)
     if standard:
-        return _read_standard(file, standard, names, which)
+        # Imported here, for astropy takes longer than a small survey takes to pack.
+        from lens_hpc.packing.standard_tables import read_standard_text
+
+        return read_standard_text(file, standard, names)
     return read_csv(file, ending, names)
 
 
-def _read_standard(
-    file: Path, kind: str, names: Collection[str], which: int | str | None
-) -> CatalogueTable:
-    # Imported here, for astropy takes longer than a small survey takes to pack.
-    from lens_hpc.packing import standard_tables
+def _reader_of_tables(ending: str) -> Callable[..., CatalogueTable]:
+    from lens_hpc.packing import standard_tables  # astropy, too
 
-    if kind in HDF5_ENDINGS:
-        # On a damaged file the HDF5 library may never end, or end the process.
-        return read_in_worker(file, standard_tables.read_hdf5_table, file, names, which)
-    if kind in FITS_ENDINGS:
-        return standard_tables.read_fits_table(file, names, which)
-    if kind in VOTABLE_ENDINGS:
-        return standard_tables.read_votable(file, names, which)
-    return standard_tables.read_standard_text(file, kind, names)
+    if ending in HDF5_ENDINGS:
+        return standard_tables.read_hdf5_table
+    if ending in FITS_ENDINGS:
+        return standard_tables.read_fits_table
+    return standard_tables.read_votable
 
 
 def _standard_of_text(file: Path, ending: str) -> str | None:
@@ -118,15 +119,26 @@ def _read_folder(folder: Path, names: Collection[str], which: int | str | None) 
     if not parts:
         raise UserError(f"{folder}: holds no Parquet, HDF5 or FITS files; name a file in catalogue")
 
-    tables = [read_table(part, names, which) for part in parts]
+    tables = [_read_file(part, names, which) for part in parts]
     for part, table in zip(parts, tables, strict=True):
         absent = sorted(tables[0].columns.keys() ^ table.columns.keys())
         if absent:
             raise UserError(f"{part}: the column {absent[0]} is not in all files of the folder")
 
+    for name in tables[0].columns:
+        _give_nulls_a_type(name, tables)
     pieces = [pa.table(table.columns) for table in tables]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     return _from_arrow(whole, names, list(tables[0].existing))
+
+
+def _give_nulls_a_type(name: str, tables: list[CatalogueTable]) -> None:
+    """Give a column the type of the other tables in a table where all of it is missing."""
+    columns = [table.columns[name] for table in tables]
+    kinds = [column.type for column in columns if column.null_count < len(column)]
+    for table, column in zip(tables, columns, strict=True):
+        if kinds and column.null_count == len(column):
+            table.columns[name] = pa.nulls(len(column), kinds[0])
 
 
 def _is_part(path: Path) -> bool:

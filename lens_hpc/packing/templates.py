@@ -21,7 +21,7 @@ from lens_hpc.packing.cells import CatalogueTable
 from lens_hpc.packing.tar_files import TAR, tar_members
 
 BAND = "band"
-PADDED = re.compile(r"0?\d*d")
+PADDED = re.compile(r"0?\d{0,4}d")
 FILES_SHOWN = 3
 
 
@@ -74,17 +74,26 @@ def _text(text: str) -> pa.Scalar:
 def _padded(template: str, table: CatalogueTable, name: str, spec: str) -> pa.Array:
     """Return a column's whole numbers as texts of some width."""
     numbers, wrong = table.numbers(name)
-    try:
-        whole = numbers.cast(pa.int64())
-    except pa.ArrowInvalid:
-        fractions = numbers.to_numpy(zero_copy_only=False) % 1
-        wrong = np.append(wrong, np.flatnonzero(fractions > 0))
+    if pa.types.is_floating(numbers.type):
+        wrong = np.append(wrong, np.flatnonzero(_is_not_whole(numbers)))
     if len(wrong):
         text = table.texts(name)[int(wrong[0])].as_py()
-        raise UserError(f"{template}: {name} = {text!r} is not a whole number")
+        raise UserError(
+            f"{template}: {name} = {text!r} is not a whole number, or too large for one; take the "
+            f"width off, as in {{{name}}}, or mend the row"
+        )
 
-    texts = [None if number is None else format(number, spec) for number in whole.to_pylist()]
+    whole = numbers.cast(pa.int64()).to_pylist()
+    texts = [None if number is None else format(number, spec) for number in whole]
     return pc.fill_null(pa.array(texts, pa.large_string()), "")
+
+
+def _is_not_whole(numbers: pa.Array) -> np.ndarray:
+    """Say which of (N,) floats are no whole numbers with all their digits; none that is missing."""
+    values = numbers.to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):  # of what is infinite
+        is_whole = (values % 1 == 0) & (abs(values) < 2**53)
+    return ~is_whole & np.asarray(numbers.is_valid())
 
 
 def match_files(

@@ -60,8 +60,10 @@ def read_csv(file: Path, ending: str, names: Collection[str]) -> CatalogueTable:
     has_quotes = _holds(file, QUOTE)
     if has_quotes and (header.delimiter == BLANK or _holds(file, BLANK_AND_QUOTE)):
         table = _read_by_hand(file, header, read)
+    elif has_quotes:
+        table = _read_quoted(file, header, read)
     else:
-        table = _read_by_arrow(file, header, read, has_quotes)
+        table = _read_by_arrow(file, header, read)
 
     table = _without_comments(file, header, table)
     arrays = {header.names[number]: table.column(str(number)) for number in positions}
@@ -110,7 +112,10 @@ def _rank(header: _Header, names: Collection[str], number: int, order: int) -> t
 
     # Where none is found, a comment is the likelier header, for the sake of the message.
     is_likelier = header.is_comment != (found > 0)
-    return found, len(header.names), is_likelier, number, -order
+
+    # Where cells are parted by tabs or commas, there may be blanks within a name.
+    is_parted = found > 0 and len(header.names) > 1 and header.delimiter != BLANK
+    return found, is_parted, len(header.names), is_likelier, number, -order
 
 
 def _split(line: str, delimiter: str) -> list[str]:
@@ -143,13 +148,42 @@ def _holds(file: Path, part: bytes) -> bool:
     return False
 
 
-def _read_by_arrow(file: Path, header: _Header, read: list[int], has_quotes: bool) -> pa.Table:
-    if not has_quotes:
-        try:
-            return _call_arrow(file, header, read)
-        except pa.ArrowInvalid:  # a comment, or something wrong: which row that is, one thread says
-            pass
+def _read_by_arrow(file: Path, header: _Header, read: list[int]) -> pa.Table:
+    try:
+        return _call_arrow(file, header, read)
+    except pa.ArrowInvalid:  # a comment, or something wrong: which row that is, one thread says
+        return _read_by_one_thread(file, header, read)[0]
 
+
+def _read_quoted(file: Path, header: _Header, read: list[int]) -> pa.Table:
+    """Read a file with quotes; where a row is more than a line, by the parser that is strict.
+
+    For Arrow, a quote that is never closed ends with the file, and the rows before are its cell.
+    """
+    try:
+        table, skipped = _read_by_one_thread(file, header, read)
+    except pa.ArrowInvalid:
+        return _read_by_hand(file, header, read)
+    lines, quotes = _count_lines_and_quotes(file)
+    is_row_a_line = header.lines + skipped + len(table) == lines
+    return table if is_row_a_line and quotes % 2 == 0 else _read_by_hand(file, header, read)
+
+
+def _count_lines_and_quotes(file: Path) -> tuple[int, int]:
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    lines = 0
+    quotes = 0
+    end = b"\n"
+    with opener(file, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            lines += chunk.count(b"\n")
+            quotes += chunk.count(QUOTE)
+            end = chunk[-1:]
+    return lines + (end != b"\n"), quotes
+
+
+def _read_by_one_thread(file: Path, header: _Header, read: list[int]) -> tuple[pa.Table, int]:
+    """Return the table, and how many comments were left out of it."""
     width = len(header.names)
     skipped = 0
     problems = []
@@ -165,7 +199,7 @@ def _read_by_arrow(file: Path, header: _Header, read: list[int], has_quotes: boo
         return "error"
 
     try:
-        return _call_arrow(file, header, read, judge)
+        return _call_arrow(file, header, read, judge), skipped
     except pa.ArrowInvalid as error:
         if problems:
             raise problems[0] from error
@@ -228,21 +262,48 @@ def _read_by_hand(file: Path, header: _Header, read: list[int]) -> pa.Table:
 
 
 def _rows_by_hand(file: Path, lines: IO[str], header: _Header, width: int) -> Iterator[list[str]]:
+    number = 0
+    try:
+        for row in _parse_rows(lines, header):
+            if not row or (len(row) == 1 and not row[0].strip()):
+                continue
+            if row[0].startswith(COMMENT) and len(row) != width:
+                continue
+            number += 1
+            if len(row) != width:
+                raise _wrong_width(file, number, len(row), width)
+            yield row
+    except csv.Error as error:
+        raise UserError(
+            f"{file}: row {number + 1} cannot be read: {error}; is a quote not closed? Mend the row"
+        ) from error
+
+
+def _parse_rows(lines: IO[str], header: _Header) -> Iterator[list[str]]:
     rest: Iterator[str] = itertools.islice(lines, header.lines, None)
     if header.delimiter == BLANK:
         rest = (line.strip().replace("\t", BLANK) for line in rest)
+    is_between_rows = True
 
-    rows = csv.reader(rest, delimiter=header.delimiter, skipinitialspace=True, strict=True)
-    number = 0
-    for row in rows:
-        if not row or (len(row) == 1 and not row[0].strip()):
-            continue
-        if row[0].startswith(COMMENT) and len(row) != width:
-            continue
-        number += 1
-        if len(row) != width:
-            raise _wrong_width(file, number, len(row), width)
+    def without_comments() -> Iterator[str]:
+        # A quote in a comment is none, so the parser must not see it.
+        nonlocal is_between_rows
+        for line in rest:
+            if not (is_between_rows and _is_comment(line, header)):
+                is_between_rows = False
+                yield line
+
+    kept = without_comments()
+    for row in csv.reader(kept, delimiter=header.delimiter, skipinitialspace=True, strict=True):
+        is_between_rows = True
         yield row
+
+
+def _is_comment(line: str, header: _Header) -> bool:
+    """Say whether a line is a comment; with as many cells as a row, only where some may be."""
+    if not line.lstrip(BLANK).startswith(COMMENT):
+        return False
+    return header.is_comment or len(_split(line, header.delimiter)) != len(header.names)
 
 
 def _wrong_width(file: Path, number: int, cells: int, width: int) -> UserError:

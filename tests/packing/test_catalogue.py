@@ -7,12 +7,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from astropy.table import Table
 
 from lens_hpc import settings
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import read_catalogue
-from lens_hpc.packing.missing import warn_of_suspects
+from lens_hpc.packing.cells import make_table
+from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
 from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import Recipe
 from tests.conftest import write_survey
@@ -82,9 +84,9 @@ def test_a_feature_that_decides_the_label_is_refused(survey: Path) -> None:
             ["1", "big", "1e999", ""],
             {
                 1: "radius = 'big' is not a finite number; if it stands for no value: "
-                "columns.missing={radius: ['big']}",
+                "columns.missing={'radius': ['big']}",
                 2: "radius = '1e999' is not a finite number; if it stands for no value: "
-                "columns.missing={radius: ['1e999']}",
+                "columns.missing={'radius': ['1e999']}",
             },
         ),
         (
@@ -205,8 +207,43 @@ def test_float32_is_compared_as_float32(tmp_path: Path) -> None:
 def test_a_value_far_outside_and_repeated_is_warned_of(
     caplog: pytest.LogCaptureFixture, values: list[float | None], is_suspect: bool
 ) -> None:
-    warn_of_suspects("mag", np.array(values, dtype=np.float32))
-    assert ("columns.missing={mag: ['" in caplog.text) == is_suspect
+    table = make_table({"mag": pa.array(values, pa.float64())}, ["mag"], ["mag"])
+    warn_of_suspects(table, "mag", np.array(values, dtype=np.float32))
+    assert ("columns.missing={'mag': ['" in caplog.text) == is_suspect
+
+
+@pytest.mark.parametrize(
+    ("column", "word"),
+    [
+        (pa.array([-99.12345] * 2 + [20 + i / 10 for i in range(28)], pa.float32()), "-99.12345"),
+        (pa.array([-9999999] * 2 + [*range(20, 48)]), "-9999999"),
+        (pa.array(["-99.1234567"] * 2 + [str(20 + i) for i in range(28)]), "-99.1234567"),
+    ],
+)
+def test_the_word_that_is_suggested_is_the_cells_own(
+    caplog: pytest.LogCaptureFixture, column: pa.Array, word: str
+) -> None:
+    table = make_table({"m'g": column}, ["m'g"], ["m'g"])
+    values = np.array(column.to_pylist(), dtype=np.float32)
+    warn_of_suspects(table, "m'g", values)
+    suggested = caplog.text.strip().rpartition("columns.missing=")[2]
+    assert yaml.safe_load(suggested) == {"m'g": [word]}
+    assert mark_missing(table, {"m'g": [word]}, []).columns["m'g"].null_count == 2
+
+
+@pytest.mark.parametrize("word", [-(2**63), 2**63 - 1, 2**53 + 1])
+def test_large_numbers_for_no_value_are_compared_exactly(word: int) -> None:
+    cells = pa.array([word, word + 1 if word < 0 else word - 1, 5])
+    for column in (cells, cells.cast(pa.large_string())):
+        table = make_table({"n": column}, ["n"], ["n"])
+        marked = mark_missing(table, {"n": [str(word), f"{word:+d}"]}, []).columns["n"]
+        assert marked.is_null().to_pylist() == [True, False, False]
+
+
+@pytest.mark.parametrize("text", ["it's", "a\nb", "x: [1]", "", "\0"])
+def test_a_remedy_is_yaml(text: str) -> None:
+    suggested = remedy(text, text).removeprefix("columns.missing=")
+    assert yaml.safe_load(suggested) == {text: [text]}
 
 
 # ---- labels ----

@@ -114,6 +114,29 @@ def test_an_unknown_column_is_named() -> None:
         evaluate_condition("snr > 5", TABLE, "columns.label")
 
 
+@pytest.mark.parametrize("text", ["kind in ['lens' 'ring']", "kind == 'a' \"b\" | n > 1"])
+def test_a_comma_that_is_forgotten_is_named(text: str) -> None:
+    with pytest.raises(UserError, match=r"between .* is no comma"):
+        evaluate_condition(text, TABLE, "where")
+    assert truth("kind in ['lens', '', 'ring']") == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("p >= 0.9", [1, 0, -1]),
+        ("p == 0.9", [1, 0, -1]),
+        ("0.1 < p", [1, 0, -1]),
+        ("p in [0.9, 0.1]", [1, 1, -1]),
+        ("-0.9 == -0.9 & p != 0.1", [1, 0, -1]),
+        ("n == 0.9", [1, 0, -1]),
+    ],
+)
+def test_a_literal_is_rounded_as_the_column_is(text: str, expected: list[int]) -> None:
+    arrays = {"p": pa.array([0.9, 0.1, None], pa.float32()), "n": pa.array([0.9, 0.1, None])}
+    assert truth(text, make_table(arrays, ["p", "n"], ["p", "n"])) == expected
+
+
 def test_quoted_words_are_no_columns() -> None:
     assert words_in_condition("kind == 'a lens' & mag > 1") == ["kind", "mag"]
     assert words_in_condition("`RA [deg]` > 1") == ["RA [deg]"]

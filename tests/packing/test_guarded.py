@@ -5,13 +5,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from lens_hpc.errors import UserError
-from lens_hpc.packing import guarded, standard_tables
+from lens_hpc.packing import guarded, standard_tables, tables
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.tables import read_table
 from tests.conftest import pack_survey
@@ -51,12 +52,37 @@ def test_an_error_comes_back(file: Path) -> None:
         read_in_worker(file, fail)
 
 
+class UnpicklableError(ValueError):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def fail_oddly(*_: object) -> None:
+    raise UnpicklableError("damaged", "inside")
+
+
+def test_an_error_that_cannot_come_back_is_told(file: Path) -> None:
+    with pytest.raises(RuntimeError, match="UnpicklableError: damaged inside"):
+        read_in_worker(file, fail_oddly)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "reader"),
+    [
+        ("c.h5", standard_tables, "read_hdf5_table"),
+        ("c.fits.gz", standard_tables, "read_fits_table"),
+        ("c.vot", standard_tables, "read_votable"),
+        ("c.parquet", tables, "_read_parquet"),
+        ("c.feather", tables, "_read_arrow"),
+    ],
+)
 def test_a_catalogue_that_ends_its_reader_is_named(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: Any, reader: str
 ) -> None:
-    monkeypatch.setattr(standard_tables, "read_hdf5_table", die)
-    with pytest.raises(UserError, match=r"c\.h5: ends the process that reads it"):
-        read_table(file, ["id"])
+    (tmp_path / name).write_bytes(b"never read")
+    monkeypatch.setattr(module, reader, die)
+    with pytest.raises(UserError, match=rf"{name}: ends the process that reads it"):
+        read_table(tmp_path / name, ["id"])
 
 
 def test_a_catalogue_that_is_never_read_is_named(

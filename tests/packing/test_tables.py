@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
@@ -65,7 +66,7 @@ def test_a_catalogue_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("id,is_lens,x\n# note\n\na,1,2\nb,1\n", "row 2 has 2 cells, the header 3"),
         ('id, is_lens,x\na, "1, 2",2\nb,1\n', "row 2 has 2 cells, the header 3"),
         ('id,is_lens\na,1\n"b,1\n', "row 2 has 1 cells"),
-        ('id, is_lens\na, "1"\n"b,1\n', "cannot be read as a catalogue"),
+        ('id, is_lens\na, "1"\n"b,1\n', "row 2 cannot be read: unexpected end of data"),
         ("id,is_lens,id\na,1,2\n", "the column 'id' stands twice"),
         ("id,is_lens\na,1\n#b,0\n", "row 2 begins with '#b': a row, or a comment?"),
         ("id,is_lens\na,\xff\n", None),
@@ -149,6 +150,53 @@ def test_a_cell_may_hold_lines_and_quotes(tmp_path: Path) -> None:
         rows = f'{header}\na,"x\n#y, ""z"""\nb,"  "\n'
         expected = {"id": ["a", "b"], "note": ['x\n#y, "z"', None]}
         assert read_text(tmp_path, rows, "id", "note") == expected
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+@pytest.mark.parametrize(
+    ("rows", "row"),
+    [
+        (["a,1,x", 'b,2,"3 arcsec ring', "c,3,y", "d,4,z"], 2),
+        (["a,1,x", 'b,2,"3 arcsec ring', "c,3,y", 'd,4,"4 arcsec', "e,5,z"], 2),
+        (["a,1,x", 'b,2,"3 arcsec ring', 'c,3,"y"', "d,4,z"], 2),
+        (["a,1,x", "b,2,y", 'c,3,"'], 3),
+        (["a,1,x", 'b,2,"y', *["c,3," + 200 * "z"] * 1_000], 2),
+        (["a,1,x", 'b,2,"y', *["c,3," + 200 * "z"] * 40_000], 2),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_refused(
+    tmp_path: Path, ending: str, rows: list[str], row: int
+) -> None:
+    with pytest.raises(UserError, match=rf"row {row} cannot be read: .*; is a quote not closed\?"):
+        read_text(tmp_path, "\n".join(["id,n,note", *rows, ""]), "id", ending=ending)
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_quote_within_a_cell_is_text(tmp_path: Path, blank: str) -> None:
+    rows = f'id,{blank}note\na,5"\nb,6" x\nc,{blank}"7"""\nd,"8\n""9"""\n'
+    expected = {"id": ["a", "b", "c", "d"], "note": ['5"', '6" x', '7"', '8\n"9"']}
+    assert read_text(tmp_path, rows, "id", "note") == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "ending"),
+    [
+        ('# id,mag\na,1\n# see,"poor\nb,2\n# see,"good\n', "csv"),
+        ('# id,mag\na,1\n#see, "poor\nb,2\n # see, "good\n', "csv"),
+        ('id,mag\na, "1"\n# see "poor\nb,2\n# seeing, 1" or "poor, again\n', "csv"),
+        ('# id mag\na 1\n# seeing 0.6 " in g\nb 2\n# seeing 0.7 " in r\n', "txt"),
+    ],
+)
+def test_a_quote_in_a_comment_is_none(tmp_path: Path, rows: str, ending: str) -> None:
+    assert read_text(tmp_path, rows, "id", "mag", ending=ending) == ROWS
+
+
+@pytest.mark.parametrize("ending", ["txt", "dat", "cat"])
+@pytest.mark.parametrize("delimiter", ["\t", " , ", " | "])
+def test_a_name_may_hold_a_blank(tmp_path: Path, ending: str, delimiter: str) -> None:
+    lines = ["id|object name|mag|note", "a|NGC 1|1|no fit", "b|NGC 2|2|good fit", ""]
+    text = "\n".join(lines).replace("|", delimiter)
+    assert read_text(tmp_path, text, "id", "mag", ending=ending) == ROWS
 
 
 def test_the_header_of_lens_challenge_2(tmp_path: Path) -> None:
@@ -518,6 +566,99 @@ def test_catalogues_may_be_gzipped(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"c.{ending}"
     file.write_bytes(gzip.compress(plain_file.read_bytes()))
     assert texts(read_table(file, ["id", "n"])) == {"id": ["a", "b"], "n": ["1", "2"]}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "h5", "feather"])
+def test_the_masks_of_astropy_are_looked_at(tmp_path: Path, ending: str) -> None:
+    table = Table({"id": ["a", "b"], "n": [1, -999], "x": [2.5, -1.0]}, masked=True)
+    table["n"].mask = table["x"].mask = [False, True]
+    file = tmp_path / f"c.{ending}"
+    if ending == "h5":
+        table.write(file, path="t", serialize_meta=True)
+    else:
+        table.write(tmp_path / "c.parquet")
+    if ending == "feather":
+        feather.write_feather(pq.read_table(tmp_path / "c.parquet"), file)
+    assert texts(read_table(file, ["id", "n", "x"])) == {
+        "id": ["a", "b"],
+        "n": ["1", None],
+        "x": ["2.5", None],
+    }
+    assert texts(read_table(file, ["n.mask"])) == {"n.mask": ["False", "True"]}
+
+
+def test_the_masks_of_vectors_are_looked_at(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "c.h5", "w") as opened:
+        opened["v"] = np.array([[1, 2], [3, 4]])
+        opened["v.mask"] = np.array([[False, True], [False, False]])
+    found = texts(read_table(tmp_path / "c.h5", ["v[0]", "v[1]"]))
+    assert (found["v[0]"], found["v[1]"]) == (["1", "3"], [None, "4"])
+
+
+def test_a_vector_of_any_length_may_have_missing_elements(tmp_path: Path) -> None:
+    field = '<FIELD name="v" datatype="int" arraysize="*"><VALUES null="-1"/></FIELD>'
+    rows = "<TR><TD>-1 2</TD></TR><TR><TD>1 3 4</TD></TR>"
+    (tmp_path / "c.vot").write_text(
+        '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>'
+        f"{field}<DATA><TABLEDATA>{rows}</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
+    )
+    assert texts(read_table(tmp_path / "c.vot", ["v[0]"]))["v[0]"] == [None, "1"]
+
+
+def test_a_scaled_vector_of_any_length_is_refused(tmp_path: Path) -> None:
+    vectors = np.array([np.array([1, 2], "i2"), np.array([3, 4], "i2")], dtype=object)
+    hdu = fits.BinTableHDU.from_columns([fits.Column("x", "PI()", array=vectors)])
+    hdu.writeto(tmp_path / "plain.fits")
+    assert texts(read_table(tmp_path / "plain.fits", ["x[0]"]))["x[0]"] == ["1", "3"]
+    hdu.header["TSCAL1"] = 0.5
+    hdu.writeto(tmp_path / "c.fits")
+    assert "column 'x': astropy cannot read vectors" in refusal(tmp_path / "c.fits", ("x[0]",))
+
+
+def test_a_table_in_hdf5_may_stand_beside_images(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "c.h5", "w") as opened:
+        opened["catalogue"] = np.array([("a", 1), ("b", 2)], [("id", "S4"), ("mag", "i4")])
+        opened["images"] = np.zeros((2, 4, 4))
+    assert texts(read_table(tmp_path / "c.h5", ["id", "mag"])) == ROWS
+    with h5py.File(tmp_path / "d.h5", "w") as opened:
+        opened["notes"] = np.array([("a", 1)], [("by", "S4"), ("year", "i4")])
+        opened["id"] = ["a", "b"]
+        opened["mag"] = [1, 2]
+    assert texts(read_table(tmp_path / "d.h5", ["id", "mag"])) == ROWS
+
+
+def test_a_part_of_a_folder_may_be_empty(tmp_path: Path) -> None:
+    nothing = pa.table({"id": pa.array([], pa.string()), "mag": pa.array([], pa.null())})
+    all_null = pa.table({"id": ["c"], "mag": pa.nulls(1)})
+    for name, part in (("a", nothing), ("b", pa.table(ROWS)), ("c", all_null)):
+        (tmp_path / "c").mkdir(exist_ok=True)
+        mag = part["mag"].cast(pa.int64())
+        part = part.set_column(1, "mag", mag) if name == "b" else part
+        pq.write_table(part, tmp_path / "c" / f"{name}.parquet")
+    table = read_table(tmp_path / "c", ["id", "mag"])
+    assert texts(table) == {"id": ["a", "b", "c"], "mag": ["1", "2", None]}
+    assert table.columns["mag"].type == pa.int64()
+    (tmp_path / "none").mkdir()
+    pq.write_table(nothing, tmp_path / "none" / "a.parquet")
+    assert "none: has no rows" in refusal(tmp_path / "none", ("id",))
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["12", "3"], [12, 3]),
+        (["0.5", "0", "-0.25"], [0.5, 0, -0.25]),
+        (["1.25", "1000"], [1.25, 1000]),
+        (["0012", "13"], None),
+        (["12345678901234567890", "5"], None),
+        (["2305843009213693953", "1.5"], None),
+    ],
+)
+def test_texts_become_numbers_where_no_digit_is_lost(
+    cells: list[str], expected: list[float] | None
+) -> None:
+    table = CatalogueTable({"x": pa.array(cells, pa.large_string())}, ["x"])
+    assert table.typed("x").to_pylist() == (expected or cells)
 
 
 def test_a_folder_of_hdf5_files_is_one_table(tmp_path: Path) -> None:

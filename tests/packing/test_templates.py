@@ -1,11 +1,13 @@
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lens_hpc.errors import UserError
-from lens_hpc.packing.cells import from_frame
+from lens_hpc.packing.cells import from_frame, make_table
 from lens_hpc.packing.templates import expand_template, files_below, match_files, template_fields
 
 TABLE = from_frame(pd.DataFrame({"n": ["1", "0"], "kind": ["lens", "ring"], "gap": ["-7", ""]}))
@@ -33,7 +35,22 @@ def test_numbers_are_padded() -> None:
         expand_template("{kind:02d}", TABLE)
 
 
-@pytest.mark.parametrize("template", ["{n:>5}", "{n!r}", "{n:{gap}}", "{n:.2f}"])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pa.array([2**64 - 1, 5], pa.uint64()),
+        pa.array([1e20, 5]),
+        pa.array([math.inf, 5]),
+        pa.array(["2305843009213693953", "2.0"]),
+    ],
+)
+def test_a_number_that_cannot_be_padded_is_named(numbers: pa.Array) -> None:
+    table = make_table({"n": numbers}, ["n"], ["n"])
+    with pytest.raises(UserError, match=r"n = '.*' is not a whole number, or too large for one"):
+        expand_template("{n:06d}", table)
+
+
+@pytest.mark.parametrize("template", ["{n:>5}", "{n!r}", "{n:{gap}}", "{n:.2f}", "{n:099999d}"])
 def test_a_format_that_is_not_known_is_refused(template: str) -> None:
     with pytest.raises(UserError, match="only a number's width can be given"):
         expand_template(template, TABLE)
