@@ -21,11 +21,13 @@ class ParquetImages:
     """The images of a column, decoded when they are asked for: (planes, height, width) each.
 
     `key` names the column; a struct with the field `bytes`, as Hugging Face has it, is one of
-    bytes. The bytes are those of a PNG, JPEG, TIFF or .npy file. A list comes with the axes that it
-    has. Raises ValueError where there is no such column.
+    bytes. The bytes are those of a PNG, JPEG, TIFF or .npy file. A list, a tensor or an .npy file
+    comes with the axes that it has. Where these have the planes last, `may_be_pictures` is to be
+    false: a picture among them is refused. Raises ValueError where there is no such column.
     """
 
-    def __init__(self, path: Path, key: str | None) -> None:
+    def __init__(self, path: Path, key: str | None, *, may_be_pictures: bool = True) -> None:
+        self._may_be_pictures = may_be_pictures
         self._file = pq.ParquetFile(path, memory_map=True)
         images = [field.name for field in self._file.schema_arrow if _may_hold_images(field.type)]
         self._column = choose_array(images, key)
@@ -43,7 +45,7 @@ class ParquetImages:
         """Return an image; ValueError where the cell is empty or damaged."""
         group = int(np.searchsorted(self._ends, row, side="right"))
         start = int(self._ends[group - 1]) if group else 0
-        return _decode_cell(self._row_group(group)[row - start])
+        return _decode_cell(self._row_group(group)[row - start], self._may_be_pictures)
 
     def _row_group(self, group: int) -> pa.ChunkedArray:
         if group in self._cache:
@@ -64,7 +66,7 @@ class ParquetImages:
 def _may_hold_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
-    return _is_bytes(kind) or _is_list(kind)
+    return _is_bytes(kind) or _is_list(kind) or _is_tensor(kind)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -76,17 +78,37 @@ def _is_list(kind: pa.DataType) -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _decode_cell(cell: Any) -> np.ndarray:
+def _is_tensor(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.FixedShapeTensorType)
+
+
+def _decode_cell(cell: Any, may_be_picture: bool) -> np.ndarray:
     if pa.types.is_struct(cell.type) and cell.is_valid:
         cell = cell["bytes"]
     if not cell.is_valid:
         raise ValueError("the cell holds no image")
     if _is_list(cell.type):
         return _array_of_lists(cell.values)
+    if _is_tensor(cell.type):
+        return _array_of_lists(cell.value.values).reshape(_shape_of_tensor(cell.type))
 
     content = cell.as_py()
-    image = decode_npy(content) if content.startswith(NPY_MAGIC) else decode_picture(content)
+    if content.startswith(NPY_MAGIC):
+        image = decode_npy(content)
+    elif may_be_picture:
+        image = decode_picture(content)
+    else:
+        raise ValueError("the channels of a picture are its planes already; leave stack_axes out")
     return image[None] if image.ndim == 2 else image
+
+
+def _shape_of_tensor(kind: pa.FixedShapeTensorType) -> list[int]:
+    # pyarrow itself cannot read back what it writes of three axes in another order.
+    if kind.permutation is not None and kind.permutation != sorted(kind.permutation):
+        raise ValueError(
+            f"the tensors have their axes in the order {kind.permutation}; store them in their own"
+        )
+    return kind.shape
 
 
 def _array_of_lists(values: pa.Array) -> np.ndarray:

@@ -15,13 +15,17 @@ import h5py
 import numpy as np
 from numpy.lib import format as npy
 
-from lens_hpc.packing.array_files import choose_array, list_hdf5_arrays
+from lens_hpc.dataset.verdict import first_few
+from lens_hpc.packing.array_files import choose_array, list_hdf5_arrays, refuse_hdu
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.parquet_images import ParquetImages
 
 CELLS_TRIED = 20
 PARQUET_ENDINGS = (".parquet", ".pq")
 FITS_ENDINGS = (".fits", ".fit", ".fts", ".fz")
+SIGN_BIT = 1 << 63
+"""BZERO of whole numbers of 64 bits that are stored without a sign."""
+
 STACK_ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".hdf", *PARQUET_ENDINGS, *FITS_ENDINGS)
 
 
@@ -52,21 +56,31 @@ class LazyRows:
 StackArray = np.ndarray | LazyRows
 
 
-def open_array(path: Path, key: str | None, hdu: int | str | None) -> StackArray:
+def open_array(
+    path: Path, key: str | None, hdu: int | str | None, axes: str = "NBHW"
+) -> StackArray:
     """Open the array in a file of a stack.
 
-    `key` names it in an .npz or HDF5 file, and `hdu` in a FITS file. Raises ValueError for what is
-    no array, and whatever the libraries raise for a damaged file.
+    `key` names it in an .npz, HDF5 or Parquet file, and `hdu` in a FITS file. `axes` are those that
+    the rows shall have; only pictures in Parquet come with axes of their own. Raises ValueError for
+    what is no array and for a setting that the file does not know, and whatever the libraries raise
+    for a damaged file.
     """
     name = path.name.lower()
+    if name.removesuffix(".gz").endswith(FITS_ENDINGS):
+        if key is not None:
+            raise ValueError(f"the key {key!r} is for other files; name the HDU of a cube with hdu")
+        return _open_fits(path, hdu)
+
+    refuse_hdu(hdu)
     if name.endswith(".npy"):
+        if key is not None:
+            raise ValueError("a .npy file holds one array without a name; leave its key out")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if name.endswith(".npz"):
         return _open_npz(path, key)
-    if name.removesuffix(".gz").endswith(FITS_ENDINGS):
-        return _open_fits(path, hdu)
     if name.endswith(PARQUET_ENDINGS):
-        return _open_parquet(path, key)
+        return _open_parquet(path, key, axes)
 
     if not h5py.is_hdf5(path):
         raise ValueError("is no .npy, .npz, FITS, Parquet or HDF5 file")
@@ -125,23 +139,48 @@ def _find_hdf5_array(
         name = choose_array(list_hdf5_arrays(file), key)
         dataset = file[name]
         shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
-        is_plain = dataset.external is None and dtype.kind in "fiu"
+        _refuse_other_files(dataset, name)
+
+        # NumPy has no type for some, as bfloat16: they come as the next larger one.
+        is_plain = dtype.kind in "fiu" and h5py.h5t.py_create(dtype) == dataset.id.get_type()
     return name, shape, dtype, offset if is_plain else None
 
 
-def _open_parquet(path: Path, key: str | None) -> LazyRows:
-    images = ParquetImages(path, key)
+def _refuse_other_files(dataset: h5py.Dataset, name: str) -> None:
+    """Raise ValueError for pixels in other files: nobody would notice if these change or go."""
+    others = {entry[0] for entry in dataset.external or []}
+    if dataset.is_virtual:
+        # A dot is the file itself.
+        others = {source.file_name for source in dataset.virtual_sources()} - {"."}
+    if others:
+        listed = first_few(sorted(others))
+        raise ValueError(
+            f"the pixels of {name} lie in other files, {listed}: name these in stack, or copy them "
+            "into one file"
+        )
+
+
+# ---- Parquet ----
+
+
+def _open_parquet(path: Path, key: str | None, axes: str) -> LazyRows:
+    def open_images() -> ParquetImages:
+        return ParquetImages(path, key, may_be_pictures=axes != "NHWB")
+
+    images = open_images()
     first = _first_image(images)
-    return LazyRows(lambda: ParquetImages(path, key), (len(images), *first.shape), first.dtype)
+    return LazyRows(open_images, (len(images), *first.shape), first.dtype)
 
 
 def _first_image(images: ParquetImages) -> np.ndarray:
     """Return the first image that is one: single cells may be empty or damaged."""
     for row in range(min(len(images), CELLS_TRIED) - 1):
         try:
-            return images[row]
+            image = images[row]
         except Exception:  # the decoders raise whatever they like on a damaged cell
             continue
+        if image.ndim in (2, 3) and image.dtype.kind in "fiu":
+            return image
     return images[min(len(images), CELLS_TRIED) - 1]
 
 
@@ -165,6 +204,8 @@ class ScaledRows:
         is_whole = numbers.dtype.kind != "f" and self.scale == 1 and self.zero == int(self.zero)
         if is_whole and numbers.dtype.itemsize < 8:
             values = numbers.astype(np.int64) + int(self.zero)
+        elif is_whole and int(self.zero) == SIGN_BIT:
+            values = numbers.astype(np.int64).view(np.uint64) ^ np.uint64(SIGN_BIT)
         if self.blank is None:
             return values
         return np.where(numbers == self.blank, np.nan, values)

@@ -4,6 +4,7 @@ A recipe names one stack with all bands, or one for each band. Each of them is a
 files in a row. Nothing is read before it is asked for.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,12 @@ import pandas as pd
 from lens_hpc.dataset.verdict import first_few
 from lens_hpc.errors import UserError
 from lens_hpc.packing.guarded import read_in_worker
-from lens_hpc.packing.image_formats import BadCutoutError, native_byte_order
+from lens_hpc.packing.image_formats import (
+    Axes,
+    BadCutoutError,
+    _as_image_planes,
+    native_byte_order,
+)
 from lens_hpc.packing.recipe import Recipe
 from lens_hpc.packing.stack_files import STACK_ENDINGS, StackArray, open_array
 
@@ -59,16 +65,12 @@ class _Chain:
 
     def read(self, row: int) -> np.ndarray:
         number, row_within = self._place(row)
+        axes: Axes = "HWB" if self.axes == "NHWB" else "BHW"
         try:
-            image = np.asarray(self.arrays[number][row_within])
+            # A cell of Parquet may hold another kind of image than the first, or none.
+            return _as_image_planes(np.asarray(self.arrays[number][row_within]), axes)
         except Exception as error:  # a library raises whatever it likes on a damaged file
             raise BadCutoutError(f"{self.name(row)}: cannot be read: {error}") from error
-
-        if self.axes == "NHWB":
-            image = np.moveaxis(image, -1, 0)
-        if image.ndim == 2:
-            image = image[None]
-        return native_byte_order(image)
 
     def name(self, row: int) -> str:
         number, row_within = self._place(row)
@@ -92,6 +94,7 @@ def open_stack(recipe: Recipe, source: Path, rows: np.ndarray, expected_length: 
     """
     chains = []
     for band, files in files_of_stacks(recipe, source).items():
+        _refuse_doubtful_order(recipe, source, band)
         arrays = [_open_one(recipe, source, file, band) for file in files]
         chain = _Chain(files, arrays, recipe.stack_axes)
         if len(chain) != expected_length:
@@ -109,12 +112,10 @@ def files_of_stacks(recipe: Recipe, source: Path) -> dict[str | None, tuple[Path
 
     Bands may also have their own arrays in the same file. A folder stands for the files in it.
     """
-    stack = recipe.stack
-    assert stack is not None
-    if isinstance(stack, dict):
-        return {band: _files_in(stack[band], source) for band in recipe.bands}
+    if isinstance(recipe.stack, dict):
+        return {band: _files_of_band(recipe, source, band) for band in recipe.bands}
 
-    files = _files_in(stack, source)
+    files = _files_of_band(recipe, source, None)
     if _is_for_each_band(recipe.key) or _is_for_each_band(recipe.hdu):
         return dict.fromkeys(recipe.bands, files)
     return {None: files}
@@ -124,20 +125,57 @@ def _is_for_each_band(setting: object) -> bool:
     return isinstance(setting, dict) or (isinstance(setting, str) and BAND_FIELD in setting)
 
 
-def _files_in(named: Path | tuple[Path, ...], source: Path) -> tuple[Path, ...]:
-    """Return the files that a setting names, those of a folder in the order of their paths."""
-    files: list[Path] = []
-    for file in (named,) if isinstance(named, Path) else named:
-        if not (source / file).is_dir():
-            files.append(file)
-            continue
+def _files_of_band(recipe: Recipe, source: Path, band: str | None) -> tuple[Path, ...]:
+    entries = _entries_of_band(recipe, band)
+    return tuple(file for entry in entries for file in _files_of_entry(entry, source))
 
-        found = sorted(path for path in (source / file).rglob("*") if path.is_file())
-        inside = [path.relative_to(source) for path in found if _is_part(path)]
-        if not inside:
-            raise UserError(f"{source / file}: the folder holds no file of a stack")
-        files += inside
-    return tuple(files)
+
+def _entries_of_band(recipe: Recipe, band: str | None) -> tuple[Path, ...]:
+    """Return the files and folders that the recipe names for a band."""
+    stack = recipe.stack
+    assert stack is not None
+    if isinstance(stack, dict):
+        assert band is not None
+        stack = stack[band]
+    return (stack,) if isinstance(stack, Path) else stack
+
+
+def _files_of_entry(entry: Path, source: Path) -> list[Path]:
+    """Return a file, or the files of a folder in the order of their paths."""
+    if not (source / entry).is_dir():
+        return [entry]
+
+    found = sorted(path for path in (source / entry).rglob("*") if path.is_file())
+    inside = [path.relative_to(source) for path in found if _is_part(path)]
+    if not inside:
+        raise UserError(f"{source / entry}: the folder holds no file of a stack")
+    return inside
+
+
+def _refuse_doubtful_order(recipe: Recipe, source: Path, band: str | None) -> None:
+    """Raise UserError where a folder has batch_10 before batch_2, and a file tells their rows.
+
+    A catalogue that is a folder has its files in the same order as the stack.
+    """
+    rows_file = recipe.stack_labels if recipe.catalogue is None else recipe.catalogue
+    if not isinstance(rows_file, Path) or (source / rows_file).is_dir():
+        return
+
+    for entry in _entries_of_band(recipe, band):
+        files = _files_of_entry(entry, source)
+        for file, counted in zip(files, sorted(files, key=_numbers_and_texts), strict=True):
+            if file != counted:
+                raise UserError(
+                    f"{source / entry}: {file} comes before {counted}, since the files of a folder "
+                    "are read in the order of their names as texts; list them in stack in the "
+                    f"order of the rows of {rows_file}, or pad their numbers with zeros"
+                )
+
+
+def _numbers_and_texts(path: Path) -> list[list[int | str]]:
+    """Return a key by which 2 comes before 10 in a path."""
+    parts = [re.split(r"(\d+)", part) for part in path.parts]
+    return [[int(text) if text.isdecimal() else text for text in part] for part in parts]
 
 
 def _is_part(path: Path) -> bool:
@@ -156,7 +194,7 @@ def _counted_in(recipe: Recipe) -> str:
 def _open_one(recipe: Recipe, source: Path, file: Path, band: str | None) -> StackArray:
     key = _for_band(recipe.key, band)
     hdu = _for_band(recipe.hdu, band)
-    array = _open_checked(source / file, "stack", key, hdu)
+    array = _open_checked(source / file, "stack", key, hdu, recipe.stack_axes)
 
     # A stack of one band needs no axis for it.
     axes = recipe.stack_axes
@@ -178,12 +216,14 @@ def _for_band(setting: object, band: str | None) -> object:
     return value.replace(BAND_FIELD, band) if isinstance(value, str) else value
 
 
-def _open_checked(path: Path, setting: str, key: object, hdu: object = None) -> StackArray:
+def _open_checked(
+    path: Path, setting: str, key: object, hdu: object = None, axes: str = "NBHW"
+) -> StackArray:
     """Open an array, with a UserError that names the file and the setting."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; {setting} names one in the folder source")
     try:
-        return open_array(path, key, hdu)  # type: ignore[arg-type]
+        return open_array(path, key, hdu, axes)  # type: ignore[arg-type]
     except UserError:
         raise
     except Exception as error:  # the libraries raise whatever they like on a damaged file
@@ -207,6 +247,8 @@ def stack_table(recipe: Recipe, source: Path) -> pd.DataFrame:
     band, files = next(iter(files_of_stacks(recipe, source).items()))
     lengths = [len(_open_one(recipe, source, file, band)) for file in files]
     count = sum(lengths)
+    if len(files) > 1 and not isinstance(recipe.stack_labels, Path):
+        _refuse_other_lengths(recipe, source, lengths)
 
     # Each text of a file stands once in memory, however many rows it has.
     names = np.array([file.name.partition(".")[0] for file in files], dtype=object)
@@ -215,16 +257,42 @@ def stack_table(recipe: Recipe, source: Path) -> pd.DataFrame:
         "file": pd.Series(np.repeat(names, lengths), dtype=object),
     }
     if recipe.stack_labels is not None:
-        columns["is_lens"] = _label_texts(recipe, source, lengths)
+        columns["is_lens"] = _label_texts(recipe, source, band, lengths)
     return pd.DataFrame(columns)
 
 
-def _label_texts(recipe: Recipe, source: Path, lengths: list[int]) -> pd.Series:
+def _refuse_other_lengths(recipe: Recipe, source: Path, expected: list[int]) -> None:
+    """Raise UserError for a band whose files do not have the lengths of those of the first band."""
+    for band, files in files_of_stacks(recipe, source).items():
+        lengths = [len(_open_one(recipe, source, file, band)) for file in files]
+        if lengths == expected:
+            continue
+
+        unlike = [f"it has {len(files)} files, not {len(expected)}"]
+        if len(files) == len(expected):
+            compared = zip(files, lengths, expected, strict=True)
+            unlike = [
+                f"{file} has {length:,} cutouts, not {wanted:,}"
+                for file, length, wanted in compared
+                if length != wanted
+            ]
+        raise UserError(
+            f"{source}: the stack of {band} is cut into files otherwise than that of "
+            f"{recipe.bands[0]}: {first_few(unlike)}; the file of a row says what it is, so cut "
+            "all bands alike, or give a catalogue"
+        )
+
+
+def _label_texts(recipe: Recipe, source: Path, band: str | None, lengths: list[int]) -> pd.Series:
     """Return the label of each row as a text, from a file or by the file of the cutout."""
     labels = recipe.stack_labels
     if not isinstance(labels, Path):
         assert labels is not None
         words = np.array([str(label) for label in labels], dtype=object)
+
+        # A folder has one label, for all of its files.
+        entries = _entries_of_band(recipe, band)
+        words = np.repeat(words, [len(_files_of_entry(entry, source)) for entry in entries])
         return pd.Series(np.repeat(words, lengths), dtype=object)
 
     path = source / labels

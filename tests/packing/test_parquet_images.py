@@ -34,10 +34,12 @@ def cells(images: np.ndarray, kind: str) -> Any:
         return [{"bytes": encoded(image, "png"), "path": f"{i}.png"} for i, image in enumerate(images)]  # fmt: skip  # noqa: E501
     if kind == "lists":
         return pa.array([image.astype(np.float32).tolist() for image in images])
+    if kind == "tensor":
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(images)
     return [encoded(image, kind) for image in images]
 
 
-@pytest.mark.parametrize("kind", ["png", "npy", "struct", "lists"])
+@pytest.mark.parametrize("kind", ["png", "npy", "struct", "lists", "tensor"])
 @pytest.mark.parametrize("most_cached", [0, 1 << 20])
 def test_images_come_back_in_any_order(
     tmp_path: Path,
@@ -74,3 +76,29 @@ def test_a_cell_without_an_image_is_told(tmp_path: Path, images: np.ndarray) -> 
     with pytest.raises(ValueError, match="no image"):
         stored[1]
     assert np.isnan(stored[2]).tolist() == [[False, True], [False, False]]
+
+
+def test_a_tensor_without_some_numbers_or_with_axes_in_another_order(tmp_path: Path) -> None:
+    for permutation in (None, [1, 0]):
+        kind = pa.fixed_shape_tensor(pa.float32(), [2, 3], permutation=permutation)
+        flat = pa.array([[1, 2, 3, 4, None, 6], None], pa.list_(pa.float32(), 6))
+        table = pa.table({"image": pa.ExtensionArray.from_storage(kind, flat)})
+        pq.write_table(table, tmp_path / f"{permutation}.parquet")
+
+    stored = ParquetImages(tmp_path / "None.parquet", None)
+    np.testing.assert_array_equal(stored[0], [[1, 2, 3], [4, np.nan, 6]])
+    with pytest.raises(ValueError, match="no image"):
+        stored[1]
+    with pytest.raises(ValueError, match=r"axes in the order \[1, 0\]"):
+        ParquetImages(tmp_path / "[1, 0].parquet", None)[0]
+
+
+def test_a_picture_is_refused_where_its_axes_are_not_those_asked_for(
+    tmp_path: Path, images: np.ndarray
+) -> None:
+    table = pa.table({"image": [encoded(images[0], "npy"), encoded(images[1], "png")]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    stored = ParquetImages(tmp_path / "a.parquet", None, may_be_pictures=False)
+    np.testing.assert_array_equal(stored[0], images[0])
+    with pytest.raises(ValueError, match="leave stack_axes out"):
+        stored[1]

@@ -156,6 +156,46 @@ def test_an_integer_cube_with_blank_pixels_has_nan_there(
         pack_survey(tmp_path, tmp_path / "packed")
 
 
+@pytest.mark.parametrize("kind", ["plain", "squeezed", "gz", "float_zero"])
+def test_a_cube_of_long_numbers_without_a_sign_keeps_its_lowest_bits(
+    tmp_path: Path, kind: str
+) -> None:
+    numbers = IMAGES.astype("u8") + np.uint64(2**63 + 2**60)
+    hdu = fits.CompImageHDU if kind == "squeezed" else fits.ImageHDU
+    name = "long.fits.gz" if kind == "gz" else "long.fits"
+    options = {"compression_type": "GZIP_1"} if kind == "squeezed" else {}
+    save_fits(tmp_path / name, hdu(numbers, **options))
+    if kind == "float_zero":
+        card = b"BZERO   =  9223372036854775808"
+        content = (tmp_path / name).read_bytes()
+        assert card in content
+        (tmp_path / name).write_bytes(content.replace(card, b"BZERO   = 9223372036854775808."))
+    rows = open_array(tmp_path / name, None, None)
+    assert rows[3].dtype == np.uint64
+    np.testing.assert_array_equal(rows[3], numbers[3])
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "twelve_bits"])
+def test_hdf5_numbers_that_numpy_has_no_type_for_are_read_by_their_library(
+    tmp_path: Path, kind: str
+) -> None:
+    stored = h5py.h5t.IEEE_F32LE.copy() if kind == "bfloat16" else h5py.h5t.STD_U16LE.copy()
+    if kind == "bfloat16":
+        stored.set_fields(15, 7, 8, 0, 7)
+        stored.set_size(2)
+        stored.set_ebias(127)
+    else:
+        stored.set_precision(12)
+        stored.set_offset(4)
+    images = IMAGES.astype("f4" if kind == "bfloat16" else "u2")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        space = h5py.h5s.create_simple(images.shape)
+        dataset = h5py.h5d.create(file.id, b"x", stored, space)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, images)
+    rows = open_array(tmp_path / "x.h5", None, None)
+    np.testing.assert_array_equal(rows[3], IMAGES[3])
+
+
 # ---- layouts ----
 
 
@@ -164,6 +204,13 @@ def test_a_stack_for_each_band(tmp_path: Path) -> None:
         np.save(tmp_path / f"{band}.npy", IMAGES[:, number])
     write_recipe(tmp_path, "{r: r.npy, g: g.npy}")
     check_pack(tmp_path)
+
+
+def test_channels_last_of_a_band_that_has_no_axis_for_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "g.npy", IMAGES[:, 0, :, :, None])
+    np.save(tmp_path / "r.npy", IMAGES[:, 1])
+    write_recipe(tmp_path, "{g: g.npy, r: r.npy}")
+    check_pack(tmp_path, "stack_axes=NHWB")
 
 
 def test_bands_are_arrays_of_one_file(tmp_path: Path) -> None:
@@ -252,6 +299,21 @@ def test_an_array_for_each_class(tmp_path: Path) -> None:
     assert labels == {str(row): int(row < 4) for row in range(ROWS)}
 
 
+def save_parts(folder: Path, names: list[str], images: np.ndarray) -> None:
+    folder.mkdir()
+    for name, part in zip(names, np.array_split(images, len(names)), strict=True):
+        np.save(folder / name, part)
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    save_parts(tmp_path / "lenses", ["a.npy", "b.npy"], IMAGES[:4])
+    save_parts(tmp_path / "others", ["c.npy"], IMAGES[4:])
+    write_recipe(tmp_path, "[lenses, others]")
+    overrides = ("catalogue=null", "stack_labels=[1, 0]")
+    labels = check_pack(tmp_path, *overrides, names="{}")
+    assert labels == {str(row): int(row < 4) for row in range(ROWS)}
+
+
 @pytest.mark.parametrize("kind", ["npy", "column", "npz", "hdf5", "bool", "text", "missing"])
 def test_labels_in_a_file_beside_the_stack(tmp_path: Path, kind: str) -> None:
     labels = np.arange(ROWS) % 2
@@ -322,6 +384,115 @@ def test_bands_of_different_lengths_are_refused(tmp_path: Path) -> None:
     write_recipe(tmp_path, "{g: g.npy, r: r.npy}")
     with pytest.raises(UserError, match=r"r\.npy: the stack has 11 cutouts"):
         pack_survey(tmp_path, tmp_path / "p", "catalogue=null", "columns.label=null")
+
+
+@pytest.mark.parametrize("overrides", [("stack_labels=[1, 0]",), ("columns.label=file == 'g_a'",)])
+def test_bands_whose_files_are_cut_otherwise_are_refused(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    for number, (band, cut) in enumerate((("g", 3), ("r", 5))):
+        np.save(tmp_path / f"{band}_a.npy", IMAGES[:cut, number])
+        np.save(tmp_path / f"{band}_b.npy", IMAGES[cut:, number])
+    write_recipe(tmp_path, "{g: [g_a.npy, g_b.npy], r: [r_a.npy, r_b.npy]}")
+    told = r"of r is cut .* that of g: r_a\.npy has 5 cutouts, not 3; r_b\.npy has 7"
+    with pytest.raises(UserError, match=told):
+        pack_survey(tmp_path, tmp_path / "p", "catalogue=null", *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("catalogue=null", "stack_labels=y.npy")], ids=["catalogue", "labels"]
+)
+def test_a_folder_that_is_not_in_the_order_of_its_numbers_is_refused(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    save_parts(tmp_path / "parts", [f"batch_{number}.npy" for number in range(ROWS)], IMAGES)
+    np.save(tmp_path / "y.npy", np.arange(ROWS) % 2)
+    write_recipe(tmp_path, "parts")
+    told = (
+        r"parts: parts/batch_10\.npy comes before parts/batch_2\.npy.*rows of (catalogue.csv|y.npy)"
+    )
+    with pytest.raises(UserError, match=told):
+        pack_survey(tmp_path, tmp_path / "p", *overrides)
+
+    for number in range(10):
+        (tmp_path / f"parts/batch_{number}.npy").rename(tmp_path / f"parts/batch_0{number}.npy")
+    check_pack(tmp_path, *overrides, names="{}" if overrides else "o{}")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "told"),
+    [
+        ("plain.npy", "key=x", "leave its key out"),
+        ("plain.npy", "hdu=1", "leave hdu out"),
+        ("stored.npz", "hdu=1", "leave hdu out"),
+        ("plain.h5", "hdu=1", "leave hdu out"),
+        ("float.fits", "key=SCI", "the key 'SCI' is for other files"),
+    ],
+)
+def test_a_setting_that_the_file_does_not_know_is_refused(
+    tmp_path: Path, name: str, override: str, told: str
+) -> None:
+    write, overrides = FORMATS[name]
+    write(tmp_path / name)
+    write_recipe(tmp_path, name)
+    with pytest.raises(UserError, match=rf"{name}: .*{told}"):
+        pack_survey(tmp_path, tmp_path / "p", *overrides, override)
+
+
+@pytest.mark.parametrize("kind", ["virtual", "external"])
+def test_hdf5_pixels_in_another_file_are_refused_with_its_name(tmp_path: Path, kind: str) -> None:
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["y"] = IMAGES
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        if kind == "virtual":
+            layout = h5py.VirtualLayout(IMAGES.shape, IMAGES.dtype)
+            layout[...] = h5py.VirtualSource("source.h5", "y", IMAGES.shape)
+            file.create_virtual_dataset("x", layout)
+        else:
+            outside = [("source.h5", 0, IMAGES.nbytes)]
+            file.create_dataset("x", IMAGES.shape, IMAGES.dtype, external=outside)
+    with pytest.raises(ValueError, match=r"pixels of x lie in other files, .*source\.h5: name"):
+        open_array(tmp_path / "x.h5", None, None)
+
+
+NO_IMAGES = {
+    "complex": IMAGES[3].astype(complex),
+    "text": np.full((2, 6, 5), "a"),
+    "record": np.zeros((2, 6, 5), [("a", "f4")]),
+    "row": np.arange(5.0),
+    "number": np.float32(3),
+    "empty": np.zeros((2, 0, 5)),
+    "bool": IMAGES[3] > 50,
+    "time": np.zeros((2, 6, 5), "M8[s]"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_IMAGES)
+@pytest.mark.parametrize("bad_row", [0, 3])
+def test_a_cell_of_parquet_that_is_no_image_is_a_bad_row(
+    tmp_path: Path, kind: str, bad_row: int
+) -> None:
+    cells = [npy_of(image) for image in IMAGES]
+    cells[bad_row] = npy_of(NO_IMAGES[kind])
+    pq.write_table(pa.table({"image": cells}), tmp_path / "x.parquet")
+    write_recipe(tmp_path, "x.parquet")
+    images = packed_images(pack_survey(tmp_path, tmp_path / "p", "on_bad=skip"))
+    assert set(images) == {f"o{row}" for row in range(ROWS) if row != bad_row}
+    assert f"x.parquet[{bad_row}]: cannot be read" in (tmp_path / "p/rejected.csv").read_text()
+
+
+def npy_of(image: np.ndarray) -> bytes:
+    stream = BytesIO()
+    np.save(stream, image)
+    return stream.getvalue()
+
+
+def test_pictures_have_no_channels_last(tmp_path: Path) -> None:
+    cells = [png_of(image) for image in IMAGES[:, 0]]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "x.parquet")
+    write_recipe(tmp_path, "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet: .*leave stack_axes out"):
+        pack_survey(tmp_path, tmp_path / "p", "bands=[g]", "stack_axes=NHWB")
 
 
 def write_wrong(file: Path, kind: str) -> None:
