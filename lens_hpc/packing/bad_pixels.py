@@ -6,6 +6,7 @@ Each plane is judged on its own, on the grid of its own file.
 import math
 import operator
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -22,6 +23,12 @@ COMPARISONS = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+
+STEP_OF_NO_DOUBT = 1e-3
+"""A type whose steps are smaller than this part of a band's range keeps it; no need to measure."""
+
+MOST_ROUNDING = 0.05
+"""Greatest error of rounding that is usual in a band, in its standard deviation."""
 
 MOST_ROUNDED_TO_ZERO = 0.01
 """Noise crosses zero, so some pixels may become zero; a band that is too faint loses more."""
@@ -64,6 +71,12 @@ def judge_planes(image: np.ndarray, policy: BadPixels, name: str, bands: Sequenc
                     "bad_pixels.constant_bands=keep packs such a band"
                 )
     return Judged(values, is_bad, ranges)
+
+
+@cache
+def name_of_type(dtype: np.dtype) -> str:
+    """Return what a type is called."""
+    return str(dtype)  # NumPy takes longer for it than for a look at all pixels
 
 
 def values_of(image: np.ndarray) -> np.ndarray:
@@ -209,6 +222,56 @@ def cast_pixels(image: np.ndarray, dtype: str, name: str) -> np.ndarray:
             f"{name}: pixels from {low:g} to {high:g} do not fit {dtype}; choose another dtype"
         )
     return stored
+
+
+def check_stored(
+    stored: np.ndarray,
+    image: np.ndarray,
+    ranges: list[tuple[float, float]],
+    name: str,
+    bands: Sequence[str],
+) -> None:
+    """Raise BadCutoutError where planes lose in the type to store what `check_cutout` asks for.
+
+    Both have the shape (bands, height, width); `image` has the type of the file, and `ranges` are
+    the least and the greatest value of each of its bands.
+    """
+    if stored.dtype == image.dtype or stored.dtype.kind != "f":
+        return
+
+    # Rounding leaves the order of numbers as it is, so there is no need to look for them again.
+    rounded = np.array(ranges, np.float64).astype(stored.dtype).tolist()
+    ranges = [(low, high) for low, high in rounded]
+    dtype = name_of_type(stored.dtype)
+    for number, band in enumerate(bands):
+        if _loses_detail(stored[number], image[number], *ranges[number]):
+            raise BadCutoutError(
+                f"{name}: band {band}: in {dtype}, rounding would change its pixels (near "
+                f"{ranges[number][1]:g}) by more than {MOST_ROUNDING:.0%} of their standard "
+                "deviation; choose another dtype, or write images with less background or in "
+                "other units"
+            )
+    check_cutout(
+        stored, ranges, f"{name}: as {dtype}, but not in the file (choose another dtype)", bands
+    )
+
+
+def _loses_detail(stored: np.ndarray, plane: np.ndarray, low: float, high: float) -> bool:
+    """Say whether rounding has changed a plane by much of its own variation."""
+    relative_step, least_step = _steps_of(stored.dtype)
+    step = max(max(abs(low), abs(high)) * relative_step, least_step)
+    if step < STEP_OF_NO_DOUBT * (high - low):
+        return False
+
+    error = float(np.std(stored.astype(np.float64) - plane))
+    return error > MOST_ROUNDING * float(np.std(plane, dtype=np.float64))
+
+
+@cache
+def _steps_of(dtype: np.dtype) -> tuple[float, float]:
+    """Return the relative step between the numbers of a type, and the least step."""
+    info = np.finfo(dtype)
+    return float(info.eps), float(info.smallest_subnormal)
 
 
 def _loses_a_band(image: np.ndarray, stored: np.ndarray) -> bool:

@@ -81,7 +81,7 @@ class FileCheck:
         if path.startswith("/") or ".." in path.split("/"):
             return f"{path}: leaves the source folder", 0
 
-        archive = tar_of(path)
+        archive = tar_of(path, self.root)
         if archive is None:
             return self._check_file(path)
         return self._check_member(archive, path)

@@ -6,7 +6,8 @@
 4. Bad pixels are filled, and the cutout gets its size and type.
 """
 
-from functools import cache, lru_cache
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from lens_hpc.packing.bad_pixels import (
     Judged,
     cast_pixels,
     check_cutout,
+    check_stored,
     fill_bad_pixels,
     find_bad_pixels,
     judge_planes,
+    name_of_type,
     plane_ranges,
     values_of,
 )
@@ -29,6 +32,7 @@ from lens_hpc.packing.resampling import (
     common_pixels,
     is_surface_brightness,
     resample_plane,
+    share_a_centre,
     spread_mask,
 )
 from lens_hpc.packing.row_files import RowFiles
@@ -102,11 +106,29 @@ class Cutouts:
         self.shape: tuple[int, ...] | None = None
         """(bands, height, width) that all cutouts must have, once it is known."""
 
+        self.brightness_by_band: dict[int, bool] = {}
+        """Which bands are resampled as a surface brightness, once the units have decided it."""
+
         self.pixel_ratios: list[float] | None = None
         """How many times wider each band's pixels are than the finest; None where all are alike."""
         if isinstance(recipe.pixel_scale, dict):
             finest = min(recipe.pixel_scale.values())
             self.pixel_ratios = [recipe.pixel_scale[band] / finest for band in recipe.bands]
+
+    def decide_resampling(self, rows: Sequence[int]) -> None:
+        """Decide, as most of some rows' units say, which bands hold a surface brightness.
+
+        Rows of the other kind are bad ones from then on, since one band is resampled in one way.
+        """
+        if self.pixel_ratios is None or not rows:
+            return
+        recipe = self.recipe
+        if recipe.resampling is not None or is_surface_brightness(recipe.units):
+            return
+        for band, ratio in enumerate(self.pixel_ratios):
+            if ratio > 1:
+                kept = [is_surface_brightness(self.images.unit(row, band)) for row in rows]
+                self.brightness_by_band[band] = sum(kept) > len(kept) / 2
 
     @property
     def row_bytes(self) -> int:
@@ -135,16 +157,17 @@ class Cutouts:
         check_cutout(cutout, ranges, name, recipe.bands)
 
         # Of the image as it came, since that may differ between lenses and non-lenses.
-        dtype = _name_of_type(cutout.dtype)
+        dtype = name_of_type(cutout.dtype)
         source = f"{self._file_type(name)} {dtype} {grid.height}x{grid.width}"
-        if recipe.size:
-            cutout = pad_centre(cutout, *recipe.size)
+        stored = cast_pixels(cutout, recipe.dtype, name)
+        check_stored(stored, cutout, ranges, name, recipe.bands)
+        cutout = pad_centre(stored, *recipe.size) if recipe.size else stored
         if self.shape and cutout.shape != self.shape:
             raise BadCutoutError(
                 f"{name}: has the shape {cutout.shape}, others have {self.shape} "
                 "(bands, height, width)"
             )
-        return Cutout(cast_pixels(cutout, recipe.dtype, name), source, missing)
+        return Cutout(cutout, source, missing)
 
     def _file_type(self, name: str) -> str:
         """Return the ending of the file, which tells its type."""
@@ -195,7 +218,8 @@ class Cutouts:
         count, width, height = len(image), image.shape[1], image.shape[2]
         bands = self.recipe.bands
         if height == len(bands):
-            remedy = f"; where ({count}, {width}, {height}) has the bands last, set axes=HWB"
+            setting = "stack_axes=NHWB" if isinstance(self.images, Stack) else "axes=HWB"
+            remedy = f"; where ({count}, {width}, {height}) has the bands last, set {setting}"
         elif count == 1:
             remedy = "; where each band has its own HDU or array, name it in hdu or key"
             if isinstance(self.images, RowFiles):
@@ -210,12 +234,14 @@ class Cutouts:
 
     def _finest_grid(self, images: list[_Image], name: str) -> _Grid:
         sizes = {image.planes.shape[1:] for image in images if image.ratio == 1}
-        if len(sizes) > 1:
+        size = self.recipe.size
+        if len(sizes) > 1 and not share_a_centre(sizes, size):
             raise BadCutoutError(
-                f"{name}: its bands have different sizes {sorted(sizes)}; "
-                "give each band's pixel_scale"
+                f"{name}: its bands have different sizes {sorted(sizes)}; give each band's "
+                "pixel_scale, or, where it is the same and all differ by whole pixels on each "
+                "side, a size=[height, width] that is no larger than the smallest"
             )
-        return _make_grid(*sizes.pop(), self.recipe.size)
+        return _make_grid(*max(sizes), size)
 
     # ---- pixels ----
 
@@ -224,6 +250,8 @@ class Cutouts:
         if image.ratio > 1:
             return self._resample(image, grid, row)
 
+        # Bands of one pixel scale may have other sizes around the same centre.
+        grid = _make_grid(*image.planes.shape[1:], self.recipe.size)
         planes = image.planes[:, grid.rows, grid.columns]
         values, is_bad, ranges = self._judge(planes, image, row)
         if is_bad is None:
@@ -277,9 +305,17 @@ class Cutouts:
             return recipe.resampling == "surface_brightness"
         if is_surface_brightness(recipe.units):
             return True
-        if isinstance(self.images, Stack):
-            return False
-        return is_surface_brightness(self.images.unit(row, band))
+
+        unit = self.images.unit(row, band)
+        keeps = is_surface_brightness(unit)
+        if self.brightness_by_band.get(band, keeps) != keeps:
+            raise BadCutoutError(
+                f"{self.images.name(row, band)}: band {recipe.bands[band]}: its unit is "
+                f"{unit or 'not given'}, and most rows have one of "
+                f"{'flux' if keeps else 'surface brightness'}; set resampling=flux or "
+                "resampling=surface_brightness for all"
+            )
+        return keeps
 
 
 @lru_cache(maxsize=64)
@@ -288,11 +324,6 @@ def _make_grid(height: int, width: int, size: tuple[int, int] | None) -> _Grid:
     rows = centred_slices(stored_height, height)[1]
     columns = centred_slices(stored_width, width)[1]
     return _Grid(height, width, rows, columns)
-
-
-@cache
-def _name_of_type(dtype: np.dtype) -> str:
-    return str(dtype)  # NumPy takes longer for it than for a look at all pixels
 
 
 def pad_centre(image: np.ndarray, height: int, width: int) -> np.ndarray:

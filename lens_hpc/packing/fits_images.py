@@ -4,8 +4,11 @@ Pixels for which the file has a word of its own, BLANK or TNULL, are masked.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fitsio
@@ -22,6 +25,9 @@ MOST_PIXELS = 1 << 28
 
 GZIP_MAGIC = b"\x1f\x8b"
 BITS_64 = 64
+HALF_OF_UINT64 = 1 << 63
+SYNTAX_OF_CFITSIO = re.compile(r"[\[\](){}]|\+\d+$|;|://|#|%|\$|^[!~-]")
+"""What the C library may take in a file's name for an order, such as [1] for an HDU."""
 HDUS_SHOWN = 30
 
 
@@ -32,8 +38,23 @@ def read_fits(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
 
 def read_fits_parts(path: str, parts: Sequence[Part]) -> list[np.ndarray]:
     """Read several images of one file, which is opened once."""
-    with fitsio.FITS(path) as hdus:
+    with _open_fits(path) as hdus:
         return [_read_image_of(path, hdus, hdu, key) for hdu, key in parts]
+
+
+@contextmanager
+def _open_fits(path: str) -> Iterator[Any]:
+    """Open the file of this name, whatever the C library would read into the name."""
+    if not SYNTAX_OF_CFITSIO.search(path):
+        with fitsio.FITS(path) as hdus:
+            yield hdus
+        return
+
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / "image.fits"
+        link.symlink_to(Path(path).absolute())
+        with fitsio.FITS(str(link)) as hdus:
+            yield hdus
 
 
 def _read_image_of(path: str, hdus: Any, hdu: Hdu, key: str | None) -> np.ndarray:
@@ -52,18 +73,21 @@ def _candidates(hdus: Any, hdu: Hdu) -> Any:
     if hdu is None:
         return hdus
 
-    # A number that comes out of a catalogue is text.
+    # A number that comes out of a catalogue is text, and a name may look like a number.
+    choices: list[int | str] = [hdu]
     if isinstance(hdu, str) and hdu.isdecimal():
-        hdu = int(hdu)
-    try:
-        return [hdus[hdu]]
-    except (OSError, IndexError) as error:
-        raise ValueError(f"there is no HDU {hdu}; it has {_describe_hdus(hdus)}") from error
+        choices.append(int(hdu))
+    for choice in choices:
+        try:
+            return [hdus[choice]]
+        except (OSError, IndexError):
+            continue
+    raise ValueError(f"there is no HDU {hdu}; it has {_describe_hdus(hdus)}")
 
 
 def describe_fits(path: str) -> str:
     """Return the numbers and names of the HDUs of a file, for a message."""
-    with fitsio.FITS(path) as hdus:
+    with _open_fits(path) as hdus:
         return _describe_hdus(hdus)
 
 
@@ -84,7 +108,8 @@ def _image_in_hdu(path: str, hdu: Any, key: str | None) -> np.ndarray | None:
     for number, name in enumerate(hdu.get_colnames()):
         if key is None or name.lower() == key.lower():
             image = _read_cell(path, hdu, number)
-            if image is not None:
+            is_unasked_mask = key is None and image is not None and image.dtype.kind == "b"
+            if image is not None and not is_unasked_mask:
                 return image
     return None
 
@@ -106,11 +131,11 @@ def _read_image_hdu(hdu: Any) -> np.ndarray:
     if blank is not None and not isinstance(blank, int):
         raise ValueError(f"BLANK = {blank!r} is not a whole number")
 
-    # The C library would cut scaled numbers of 64 bits down to whole ones.
-    scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
+    # The C library would cut scaled numbers of 64 bits down to whole ones. A long one is text.
+    scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
     if bits == BITS_64 and (scale, zero) != (1, 0):
         numbers = _read_without_scale(hdu, shape)
-        pixels = numbers * np.float64(scale) + zero
+        pixels = _scale(numbers, scale, zero)
         return pixels if blank is None else _mask_where(pixels, numbers == blank)
 
     # The word is one for the numbers in the file, before BSCALE and BZERO.
@@ -118,6 +143,17 @@ def _read_image_hdu(hdu: Any) -> np.ndarray:
     if blank is None:
         return pixels
     return _mask_where(pixels, _read_without_scale(hdu, shape) == blank)
+
+
+def _scale(numbers: np.ndarray, scale: float, zero: float) -> np.ndarray:
+    # As floats, unsigned numbers of 64 bits would lose their last digits. Some programs write
+    # fifteen digits of their zero.
+    is_long = numbers.dtype.kind == "i" and numbers.itemsize == 8
+    if is_long and scale == 1 and math.isclose(zero, HALF_OF_UINT64, rel_tol=1e-15):
+        native = numbers.astype(np.int64)
+        return native.view(np.uint64) ^ np.uint64(HALF_OF_UINT64)
+    scaled: np.ndarray = numbers * scale + zero
+    return scaled
 
 
 def _read_without_scale(hdu: Any, shape: Sequence[int]) -> np.ndarray:
@@ -150,8 +186,12 @@ def _read_cell(path: str, hdu: Any, number: int) -> np.ndarray | None:
     if numbers.dtype.kind not in "fiu":
         return None
 
+    # Truth values are letters in the file, and 0 where none is known.
+    if column["tform"].strip("0123456789 ") == "L":
+        return _mask_where(numbers == ord("T"), numbers == 0)
+
     # The word for no measurement is one for the numbers in the file, as in an image.
-    pixels = numbers if (scale, zero) == (1, 0) else numbers * scale + zero
+    pixels = numbers if (scale, zero) == (1, 0) else _scale(numbers, scale, zero)
     return pixels if null is None else _mask_where(pixels, numbers == null)
 
 
@@ -171,15 +211,31 @@ def check_pixel_count(shape: Sequence[int]) -> None:
 # ---- units ----
 
 
-def read_fits_unit(path: str, hdu: Hdu) -> str:
-    """Return the unit (BUNIT) that an image HDU gives for its pixels; empty where it gives none."""
+def read_fits_unit(path: str, hdu: Hdu, key: str | None = None) -> str:
+    """Return the unit that an image HDU (BUNIT) or a table's column (TUNIT) gives for its pixels.
+
+    It is empty where there is none.
+    """
     # Most files have none, and to open one takes longer than to look through it.
     content = Path(path).read_bytes()
-    if b"BUNIT" not in content and not content.startswith(GZIP_MAGIC):
+    if not re.search(rb"[BT]UNIT", content) and not content.startswith(GZIP_MAGIC):
         return ""
 
-    with fitsio.FITS(path) as hdus:
+    with _open_fits(path) as hdus:
         for candidate in _candidates(hdus, hdu):
-            if candidate.get_exttype() == "IMAGE_HDU" and candidate.has_data():
-                return str(candidate.read_header().get("BUNIT", "") or "")
+            word = _word_of_unit(candidate, key)
+            if word is not None:
+                return str(candidate.read_header().get(word, "") or "")
     return ""
+
+
+def _word_of_unit(hdu: Any, key: str | None) -> str | None:
+    """Return the word in the header of an HDU that holds its image's unit; None without image."""
+    if hdu.get_exttype() == "IMAGE_HDU":
+        return "BUNIT" if key is None and hdu.has_data() else None
+
+    for number, column in enumerate(hdu.get_info()["colinfo"], start=1):
+        is_named = key is None or column["name"].lower() == key.lower()
+        if is_named and len(column["tdim"]) in (2, 3):
+            return f"TUNIT{number}"
+    return None

@@ -96,8 +96,12 @@ def read_parts(
     parts: Sequence[Part],
     reader: Reader | None = None,
     axes: Axes = "BHW",
+    masks: Sequence[Part] = (),
 ) -> list[np.ndarray]:
-    """Read several images of one file, each given by its HDU and key, as `read_image` does."""
+    """Read several images of one file, each given by its HDU and key, as `read_image` does.
+
+    After them come `masks`, which may also be of truth values: those become 0 and 1.
+    """
     path = str(path)  # this runs for every file, and a Path costs more than the rest
     if reader is None:
         reader = reader_by_ending(path)
@@ -106,11 +110,15 @@ def read_parts(
         if axes == "HWB" and reader is read_picture:
             raise ValueError("the channels of a picture are its planes already; leave axes out")
         if tar_of(path) is None:
-            images = _call_reader(reader, path, parts)
+            images = _call_reader(reader, path, [*parts, *masks])
         else:
             with path_on_disk(path) as copy:
-                images = _call_reader(reader, copy, parts)
-        return [_as_image_planes(np.asanyarray(image), axes) for image in images]
+                images = _call_reader(reader, copy, [*parts, *masks])
+        arrays = [np.asanyarray(image) for image in images]
+        for number in range(len(parts), len(arrays)):
+            if arrays[number].dtype.kind == "b":
+                arrays[number] = arrays[number].astype(np.uint8)
+        return [as_image_planes(array, axes) for array in arrays]
     except Exception as error:  # the decoders raise whatever they like on a damaged file
         reason = " ".join(str(error).split())
         raise BadCutoutError(
@@ -124,7 +132,7 @@ def _call_reader(reader: Reader, path: str, parts: Sequence[Part]) -> list[np.nd
     return [reader(path, hdu, key) for hdu, key in parts]
 
 
-def _as_image_planes(image: np.ndarray, axes: Axes) -> np.ndarray:
+def as_image_planes(image: np.ndarray, axes: Axes) -> np.ndarray:
     """Return an image as (planes, height, width); ValueError for what is none."""
     shape = image.shape
     while image.ndim > 3 and 1 in image.shape[:-2]:

@@ -23,19 +23,27 @@ REASONS = {
     "CMYK": "its channels are amounts of ink (CMYK); convert it to RGB",
 }
 
-# Tags of TIFF and two of their values.
+# Tags of TIFF and some of their values.
 WIDTH = 256
 HEIGHT = 257
 BITS_PER_SAMPLE = 258
 PHOTOMETRIC = 262
 STRIP_OFFSETS = 273
+ORIENTATION = 274
 SAMPLES_PER_PIXEL = 277
 STRIP_BYTES = 279
 PLANAR_CONFIGURATION = 284
+EXTRA_SAMPLES = 338
 SAMPLE_FORMAT = 339
 CHANNELS_APART = 2
 UNSIGNED = 1
+UPRIGHT = 1
+COLOURS_TIMES_ALPHA = 1
+WHITE_IS_ZERO = 0
 GREY_OR_RGB = (1, 2)
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0")
+"""First bytes of a TIFF, and of a BigTIFF in the byte order that Pillow reads."""
 
 PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 """Kinds of colour of a PNG (RGB, grey and alpha, RGBA): number of channels."""
@@ -59,13 +67,15 @@ def decode_picture(content: bytes) -> np.ndarray:
     """Return the planes of a picture whose file has this content."""
     from PIL import Image, ImageSequence
 
-    if content[:4] in (b"II*\0", b"MM\0*") and _has_deep_colour(content):
+    if content[:4] in TIFF_STARTS and _has_deep_colour(content):
         return _decode_deep_tiff(content)
 
     with Image.open(BytesIO(content)) as image:
         # The standard has a PNG's bits and kind of colour in these bytes, always.
         if image.format == "PNG" and content[24] > 8 and content[25] in PNG_CHANNELS:
             return _decode_deep_png(content, image, PNG_CHANNELS[content[25]])
+        if image.format == "PNG" and image.mode == "L" and content[24] < 8:
+            raise ValueError(f"its pixels have {content[24]} bits; convert it to 8 bits")
 
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "TIFF":
@@ -93,16 +103,45 @@ def _pixels_of_page(page: Any) -> np.ndarray:
         reason = REASONS.get(page.mode, f"pictures of the mode {page.mode} are not read")
         raise ValueError(reason)
 
-    # Pillow mixes the bytes up where numbers are long and channels lie apart.
     tags = _as_tuples(getattr(page, "tag_v2", {}))
+    if tags:
+        _refuse_changed_pages(tags, len(page.getbands()))
     bits = max(tags.get(BITS_PER_SAMPLE, (0,)))
-    if bits > 8 and tags.get(PLANAR_CONFIGURATION) == (CHANNELS_APART,):
-        raise ValueError("its channels lie apart (planar configuration 2); write them together")
 
     # It has no unsigned integers of 32 bits: it keeps their bits, and shows them as signed.
     is_unsigned = bits == 32 and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
     pixels = np.asarray(ImageOps.exif_transpose(page))
     return pixels.view(np.uint32) if is_unsigned and page.mode == "I" else pixels
+
+
+def _refuse_changed_pages(tags: Tags, channels: int) -> None:
+    """Raise ValueError for a page of a TIFF of which Pillow makes other numbers, or fewer."""
+    bits = max(tags.get(BITS_PER_SAMPLE, (1,)))
+    samples = tags.get(SAMPLES_PER_PIXEL, (1,))[0]
+    is_signed = any(kind != UNSIGNED for kind in tags.get(SAMPLE_FORMAT, ()))
+    if bits > 8 and tags.get(PLANAR_CONFIGURATION) == (CHANNELS_APART,):
+        raise ValueError("its channels lie apart (planar configuration 2); write them together")
+    if samples != channels:
+        raise ValueError(
+            f"its pixels have {samples} channels, of which {channels} are read; write a page for "
+            "each channel"
+        )
+    if bits < 8:
+        raise ValueError(f"its pixels have {bits} bits; convert it to 8 bits")
+    if bits > 8 and channels > 1:
+        raise ValueError(
+            f"pages with {channels} channels of {bits} bits are not read; write a page for each "
+            "channel"
+        )
+    if bits == 8 and is_signed:
+        raise ValueError("its numbers of 8 bits have a sign; write them with 16 bits")
+    if COLOURS_TIMES_ALPHA in tags.get(EXTRA_SAMPLES, ()):
+        raise ValueError(
+            "its colours are multiplied by its last channel (ExtraSamples 1); write it with "
+            "ExtraSamples 2, or a page for each channel"
+        )
+    if tags.get(PHOTOMETRIC) == (WHITE_IS_ZERO,):
+        raise ValueError("its zero is white (PhotometricInterpretation 0); write it with black")
 
 
 # ---- colours of more than 8 bits ----
@@ -112,7 +151,8 @@ def _read_tiff_tags(content: bytes) -> tuple[Tags, bool]:
     """Return the tags of the first page of a TIFF, and whether there are more pages."""
     from PIL import TiffImagePlugin
 
-    directory = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+    is_big = content[2:3] == b"+"
+    directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
     file = BytesIO(content)
     file.seek(directory.next)
     directory.load(file)
@@ -160,6 +200,8 @@ def _decode_deep_png(content: bytes, image: Any, channels: int) -> np.ndarray:
     image.load()
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError("it has several frames, and one is expected")
+    if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
+        raise ValueError("it is turned (EXIF) and has 16 bits a channel; write it upright")
     return _decode_colours(content, channels, bits=16)
 
 

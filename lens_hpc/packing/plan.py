@@ -202,7 +202,7 @@ def check_features(
 def _common_shape(
     settings: PackSettings, cutouts: Cutouts, good_rows: np.ndarray
 ) -> tuple[int, ...]:
-    """Return the shape of most of the cutouts tried.
+    """Return the shape of most of the cutouts tried, whose units decide how bands are resampled.
 
     Raises UserError when none can be read, or when sizes differ and nothing says what to do.
     """
@@ -223,6 +223,7 @@ def _common_shape(
         listed = shared or "\n  ".join(list(reasons.values())[:MOST_LISTED])
         raise UserError(f"none of the cutouts tried can be packed:\n  {listed}")
 
+    cutouts.decide_resampling([row for row in tried if row not in reasons])
     if len(shapes) > 1 and settings.on_bad == "error":
         sizes = []
         for (_, height, width), count in shapes.most_common():

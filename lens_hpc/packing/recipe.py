@@ -182,7 +182,8 @@ class Recipe(Settings):
     to the finest grid, as `resampling` says."""
     resampling: Literal["flux", "surface_brightness"] | None = None
     """What resampling conserves: the sum of the pixels, or their brightness per area of the sky.
-    null: the latter where `units` or the file's BUNIT is of that kind, as MJy/sr."""
+    null: the latter where `units` or the file's BUNIT (TUNIT) is of that kind, as
+    MJy/sr."""
     units: str
     """Unit of the pixel values."""
     zero_point: float | dict[str, float | None] | None = None
@@ -254,7 +255,8 @@ class Recipe(Settings):
             self._check_bands("masks.key", self.masks.key)
             if self.masks.hdu is None and self.masks.key is None:
                 raise ValueError("masks must say where they lie: give masks.hdu or masks.key")
-            if "{" in f"{self.masks.hdu} {self.masks.key}".replace("{band}", ""):
+            names = [*_values(self.masks.hdu), *_values(self.masks.key)]
+            if any("{" in str(name).replace("{band}", "") for name in names):
                 raise ValueError("masks.hdu and masks.key may hold {band}, and no column")
 
     def _check_bands(self, setting: str, value: object) -> None:
@@ -311,3 +313,8 @@ class PackSettings(Recipe):
         if self.task >= self.tasks:
             raise ValueError(f"task must be less than tasks: got {self.task} of {self.tasks}")
         return self
+
+
+def _values(setting: object) -> list[object]:
+    """Return what a setting says of all bands, or of each."""
+    return list(setting.values()) if isinstance(setting, dict) else [setting]

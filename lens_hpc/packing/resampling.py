@@ -1,6 +1,7 @@
 """Resampling: from a band with wide pixels to the grid of the finest one, around one centre."""
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
@@ -99,3 +100,15 @@ def centred_slices(new: int, old: int) -> tuple[slice, slice]:
     in_new = slice(new_start, new_start + common)
     in_old = slice(old_start, old_start + common)
     return in_new, in_old
+
+
+def share_a_centre(sizes: Collection[tuple[int, ...]], size: tuple[int, int] | None) -> bool:
+    """Say whether images can be cut to a size around one centre, which is the same for all."""
+    if size is None:
+        return False
+    one = next(iter(sizes))
+    return all(
+        length >= cut and (length - other) % 2 == 0
+        for lengths in sizes
+        for length, other, cut in zip(lengths, one, size, strict=True)
+    )

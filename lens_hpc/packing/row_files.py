@@ -42,8 +42,14 @@ class RowFiles:
         self._parts = self._parts_of(recipe.hdu, recipe.key)
         self._has_parts_by_band = differs_by_band(recipe.hdu) or differs_by_band(recipe.key)
         self._mask_parts: list[Part] = []
+        self._joins_masks = False
+        """Whether one image has all bands, and each band a mask of its own."""
         if recipe.masks is not None:
-            self._mask_parts = self._parts_of(recipe.masks.hdu, recipe.masks.key)
+            hdu, key = recipe.masks.hdu, recipe.masks.key
+            self._mask_parts = self._parts_of(hdu, key)
+            is_one_image = paths.shape[1] == 1 and not self._has_parts_by_band
+            has_mask_by_band = differs_by_band(hdu) or differs_by_band(key)
+            self._joins_masks = is_one_image and has_mask_by_band and len(recipe.bands) > 1
         if len(paths):
             self._check_images_differ()
 
@@ -96,10 +102,10 @@ class RowFiles:
         reader = self.reader or reader_by_ending(path)
         parts = [part for _, parts in self._files_of(row) for part in parts]
         hdu, key = parts[min(band, len(parts) - 1)]
-        if reader is not read_fits or key is not None:
+        if reader is not read_fits:
             return ""
         with path_on_disk(path) as file:
-            return read_fits_unit(file, hdu)
+            return read_fits_unit(file, hdu, key)
 
     def _files_of(self, row: int) -> Files:
         parts = self._parts
@@ -115,16 +121,35 @@ class RowFiles:
 
     def _read_file(self, path: str, parts: list[Part], band: int) -> list[np.ndarray]:
         """Read some images of a file, of which `band` is the first, and their masks."""
-        count = len(parts)
-        masks = self._mask_parts[band : band + count]
-        axes = self.recipe.axes
-        images = read_parts(f"{self.folder}/{path}", [*parts, *masks], self.reader, axes)
         settings = self.recipe.masks
-        if settings is None:
-            return images
+        masks = self._mask_parts[band : band + len(parts)]
+        if self._joins_masks:
+            masks = self._mask_parts
 
+        file = f"{self.folder}/{path}"
+        found = read_parts(file, parts, self.reader, self.recipe.axes, masks)
+        if settings is None:
+            return found
+
+        images, planes_of_masks = found[: len(parts)], found[len(parts) :]
         try:
-            pairs = zip(images[:count], images[count:], strict=True)
+            if self._joins_masks:
+                planes_of_masks = [self._join_masks(planes_of_masks, images[0])]
+            pairs = zip(images, planes_of_masks, strict=True)
             return [mask_pixels(image, mask, settings.bad) for image, mask in pairs]
         except ValueError as error:
             raise BadCutoutError(f"{path}: {error}") from error
+
+    def _join_masks(self, masks: list[np.ndarray], image: np.ndarray) -> np.ndarray:
+        """Return the masks of all bands as one, each in the plane that holds its band."""
+        if any(len(mask) > 1 for mask in masks):
+            raise ValueError("the mask of a band must have one plane; name one for each band")
+        joined: np.ma.MaskedArray = np.ma.concatenate(masks)  # type: ignore[no-untyped-call]
+        planes = self.recipe.planes
+        if planes is None or max(planes) >= len(image):
+            return joined
+
+        # The planes that are not chosen are left out later, whatever their mask is.
+        in_planes = np.ma.zeros((len(image), *joined.shape[1:]), joined.dtype)
+        in_planes[list(planes)] = joined
+        return in_planes

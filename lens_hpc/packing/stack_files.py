@@ -202,7 +202,7 @@ class ScaledRows:
 
         # Whole numbers stay whole, as those do that are stored without a sign.
         is_whole = numbers.dtype.kind != "f" and self.scale == 1 and self.zero == int(self.zero)
-        if is_whole and numbers.dtype.itemsize < 8:
+        if is_whole and numbers.dtype.itemsize < 8 and abs(self.zero) < SIGN_BIT:
             values = numbers.astype(np.int64) + int(self.zero)
         elif is_whole and int(self.zero) == SIGN_BIT:
             values = numbers.astype(np.int64).view(np.uint64) ^ np.uint64(SIGN_BIT)
@@ -241,6 +241,16 @@ def _open_fits(path: Path, hdu: int | str | None) -> StackArray:
         return ScaledRows(of_file, scale, zero, blank)
 
     return LazyRows(open_rows, shape, open_rows()[0].dtype)
+
+
+def unit_of_array(path: Path, hdu: int | str | None) -> str:
+    """Return the unit (BUNIT) that a FITS file gives for the pixels of a stack; empty without."""
+    if not path.name.lower().removesuffix(".gz").endswith(FITS_ENDINGS):
+        return ""
+    from astropy.io import fits  # as above
+
+    with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
+        return str(hdus[_image_hdu(hdus, hdu)].header.get("BUNIT", ""))
 
 
 def _image_hdu(hdus: Any, hdu: int | str | None) -> int:

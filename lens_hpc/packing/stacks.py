@@ -17,11 +17,11 @@ from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.image_formats import (
     Axes,
     BadCutoutError,
-    _as_image_planes,
+    as_image_planes,
     native_byte_order,
 )
 from lens_hpc.packing.recipe import Recipe
-from lens_hpc.packing.stack_files import STACK_ENDINGS, StackArray, open_array
+from lens_hpc.packing.stack_files import STACK_ENDINGS, StackArray, open_array, unit_of_array
 
 BAND_FIELD = "{band}"
 NAMES_OF_AXES = {"N": "number", "B": "band", "H": "height", "W": "width"}
@@ -50,14 +50,22 @@ class Stack:
         chain = self._chains[min(band, len(self._chains) - 1)]
         return chain.name(int(self._rows[row]))
 
+    def unit(self, row: int, band: int) -> str:
+        """Return the unit that a FITS file gives for the pixels of a band; empty without one."""
+        chain = self._chains[min(band, len(self._chains) - 1)]
+        return chain.unit(int(self._rows[row]))
+
 
 class _Chain:
     """Arrays that follow each other, with their cutouts on the first axis."""
 
-    def __init__(self, files: Sequence[Path], arrays: Sequence[StackArray], axes: str) -> None:
+    def __init__(
+        self, files: Sequence[Path], arrays: Sequence[StackArray], axes: str, units: Sequence[str]
+    ) -> None:
         self.files = files
         self.arrays = arrays
         self.axes = axes
+        self.units = units
         self.ends = np.cumsum([len(array) for array in arrays])
 
     def __len__(self) -> int:
@@ -68,9 +76,12 @@ class _Chain:
         axes: Axes = "HWB" if self.axes == "NHWB" else "BHW"
         try:
             # A cell of Parquet may hold another kind of image than the first, or none.
-            return _as_image_planes(np.asarray(self.arrays[number][row_within]), axes)
+            return as_image_planes(np.asarray(self.arrays[number][row_within]), axes)
         except Exception as error:  # a library raises whatever it likes on a damaged file
             raise BadCutoutError(f"{self.name(row)}: cannot be read: {error}") from error
+
+    def unit(self, row: int) -> str:
+        return self.units[self._place(row)[0]]
 
     def name(self, row: int) -> str:
         number, row_within = self._place(row)
@@ -96,7 +107,9 @@ def open_stack(recipe: Recipe, source: Path, rows: np.ndarray, expected_length: 
     for band, files in files_of_stacks(recipe, source).items():
         _refuse_doubtful_order(recipe, source, band)
         arrays = [_open_one(recipe, source, file, band) for file in files]
-        chain = _Chain(files, arrays, recipe.stack_axes)
+        hdu = _for_band(recipe.hdu, band)
+        units = [unit_of_array(source / file, hdu) for file in files]  # type: ignore[arg-type]
+        chain = _Chain(files, arrays, recipe.stack_axes, units)
         if len(chain) != expected_length:
             listed = first_few([str(file) for file in files])
             raise UserError(

@@ -23,10 +23,18 @@ TEXTS = ("cls", "txt", "id")
 """Endings of members whose content is a word; those of .json hold several."""
 
 
-def tar_of(path: str) -> str | None:
-    """Return the archive that a path leads into; None where it leads into none."""
-    start, separator, _ = path.partition(TAR + "/")
-    return start + TAR if separator else None
+def tar_of(path: str, folder: str = "") -> str | None:
+    """Return the archive that a path leads into; None where it leads into none.
+
+    A path may be relative to a `folder`. A folder with the name of an archive is none.
+    """
+    end = path.find(TAR + "/")
+    while end >= 0:
+        archive = path[: end + len(TAR)]
+        if not os.path.isdir(os.path.join(folder, archive)):  # noqa: PTH112, PTH118
+            return archive
+        end = path.find(TAR + "/", end + 1)
+    return None
 
 
 def tar_members(path: str) -> dict[str, tuple[int, int]]:
@@ -41,11 +49,16 @@ def tar_members(path: str) -> dict[str, tuple[int, int]]:
 @lru_cache(maxsize=64)
 def _read_members(path: str, time_ns: int, size: int) -> dict[str, tuple[int, int]]:
     with tarfile.open(path, "r:") as archive:
-        members = {
-            member.name.removeprefix("./"): (member.offset_data, member.size)
-            for member in archive
-            if member.isreg()
-        }
+        members = {}
+        for member in archive:
+            # What is read of it would be the numbers before and after its holes.
+            if member.sparse is not None:
+                raise tarfile.ReadError(
+                    f"its member {member.name} is stored with holes; make it again without tar -S"
+                )
+            if member.isreg():
+                name = member.name.removeprefix("./")
+                members[name] = (member.offset_data, member.size)
         end = archive.offset
     _check_end(path, end)
     return members

@@ -23,6 +23,7 @@ from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.parts import expand_parts, part_fields
 from lens_hpc.packing.recipe import BadPixels, Masks, Recipe
 from lens_hpc.packing.resampling import is_surface_brightness, resample_plane, spread_mask
+from lens_hpc.packing.stacks import open_stack
 
 
 @pytest.fixture
@@ -176,6 +177,23 @@ def test_a_cutout_without_light_is_a_bad_row(tmp_path: Path, rng: np.random.Gene
 COARSE = {"bands": ["V", "J"], "pixel_scale": {"V": 0.1, "J": 0.3}}
 
 
+def test_bands_of_one_scale_are_cut_around_their_centres(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    wide, narrow = rng.normal(5, 1, (10, 12)), rng.normal(5, 1, (8, 8))
+    np.save(tmp_path / "g.npy", wide)
+    np.save(tmp_path / "r.npy", narrow)
+    cutout = cutouts_of(tmp_path, "g.npy", "r.npy", bands=["g", "r"], size=[8, 8])[0]
+    expected = np.stack([wide[1:9, 2:10], narrow])
+    np.testing.assert_array_equal(cutout, expected.astype(np.float32))
+
+    # Cut to whole pixels, their centres would not meet.
+    np.save(tmp_path / "odd.npy", rng.normal(5, 1, (9, 9)))
+    for file, size in (("odd.npy", [8, 8]), ("r.npy", [9, 9]), ("r.npy", None)):
+        with pytest.raises(BadCutoutError, match=r"different sizes.*size="):
+            cutouts_of(tmp_path, "g.npy", file, bands=["g", "r"], size=size)[0]
+
+
 @pytest.mark.parametrize("word", [np.nan, np.inf, 100.0])
 @pytest.mark.parametrize("ratio", [3, 2.5])
 def test_bad_pixels_are_known_before_pixels_are_mixed(
@@ -267,6 +285,38 @@ def test_surface_brightness_is_not_resampled_as_flux(
     np.testing.assert_allclose(cutouts[0][1], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("unit", ["MJy/sr", "counts"])
+def test_the_unit_of_a_cell_is_looked_at(
+    tmp_path: Path, rng: np.random.Generator, unit: str
+) -> None:
+    fine, coarse = rng.normal(5, 1, (1, 60, 60)), rng.normal(5, 1e-4, (1, 20, 20))
+    columns = [
+        fits.Column("V", "3600D", dim="(60,60)", array=fine),
+        fits.Column("J", "400D", dim="(20,20)", array=coarse, unit=unit),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    cutouts = cutouts_of(tmp_path, "a.fits", **COARSE, key="{band}", units="as published")
+    expected = 5 if unit == "MJy/sr" else 5 / 9
+    np.testing.assert_allclose(cutouts[0][1], expected, rtol=1e-3)
+
+
+def test_all_rows_of_a_band_are_resampled_in_one_way(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    fits.PrimaryHDU(rng.normal(5, 1, (60, 60))).writeto(tmp_path / "V.fits")
+    for row in range(3):
+        hdu = fits.PrimaryHDU(rng.normal(5, 1e-4, (20, 20)))
+        if row:
+            hdu.header["BUNIT"] = "MJy/sr"
+        hdu.writeto(tmp_path / f"{row}.fits")
+    cutouts = cutouts_of(tmp_path, "V.fits", "0.fits", rows=3, **COARSE)
+    cutouts.images.paths[:, 1] = [f"{row}.fits" for row in range(3)]  # type: ignore[union-attr]
+    cutouts.decide_resampling(range(3))
+    np.testing.assert_allclose(cutouts[2][1], 5, rtol=1e-3)
+    with pytest.raises(BadCutoutError, match=r"0\.fits: band J: its unit is not .*resampling="):
+        cutouts.read(0)
+
+
 def test_units_of_surface_brightness_are_known() -> None:
     for unit in ("MJy/sr", "mag/arcsec^2", "mag arcsec-2", "erg/s/cm2/arcsec2", "nJy / sr"):
         assert is_surface_brightness(unit)
@@ -329,6 +379,67 @@ def test_masks_of_each_band_lie_in_their_hdus(tmp_path: Path, rng: np.random.Gen
     assert cutout.image[0, 0, 0] == cutout.image[1, 1, 1] == 0
     images[0, 0, 0] = images[1, 1, 1] = 0
     np.testing.assert_array_equal(cutout.image, images)
+
+
+@pytest.mark.parametrize("kind", ["fits", "npz"])
+@pytest.mark.parametrize("planes", [None, [2, 0]])
+def test_each_band_of_one_image_has_its_own_mask(
+    tmp_path: Path, rng: np.random.Generator, kind: str, planes: list[int] | None
+) -> None:
+    image = rng.normal(5, 1, (3 if planes else 2, 8, 8)).astype(np.float32)
+    masks = {"g": np.zeros((8, 8), np.int16), "r": np.zeros((8, 8), np.int16)}
+    masks["g"][1, 1] = masks["r"][2, 2:4] = 1
+    if kind == "fits":
+        hdus = [fits.ImageHDU(mask, name=f"{band}_mask") for band, mask in masks.items()]
+        fits.HDUList([fits.PrimaryHDU(image), *hdus]).writeto(tmp_path / "a.fits")
+        settings: dict[str, Any] = {"masks": {"hdu": "{band}_mask"}}
+    else:
+        of_bands = {f"{band}_mask": mask for band, mask in masks.items()}
+        np.savez(tmp_path / "a.npz", image=image, **of_bands)
+        settings = {"key": "image", "masks": {"key": {"g": "g_mask", "r": "r_mask"}}}
+
+    settings |= {"bands": ["g", "r"], "planes": planes}
+    settings["bad_pixels"] = {"most": 0.1, "fill": "zero"}
+    cutout = cutouts_of(tmp_path, f"a.{kind}", **settings).read(0)
+    expected = image[planes or [0, 1]]
+    expected[0, 1, 1] = expected[1, 2, 2:4] = 0
+    np.testing.assert_array_equal(cutout.image, expected)
+
+
+def test_a_mask_of_a_band_has_one_plane(tmp_path: Path, rng: np.random.Generator) -> None:
+    image = rng.normal(5, 1, (2, 8, 8))
+    np.savez(tmp_path / "a.npz", image=image, g=np.zeros((2, 8, 8)), r=np.zeros((2, 8, 8)))
+    cutouts = cutouts_of(tmp_path, "a.npz", bands=["g", "r"], key="image", masks={"key": "{band}"})
+    with pytest.raises(BadCutoutError, match=r"a\.npz: the mask of a band must have one plane"):
+        cutouts.read(0)
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5", "fits"])
+def test_masks_may_hold_truth_values_and_images_may_not(
+    tmp_path: Path, rng: np.random.Generator, kind: str
+) -> None:
+    image = rng.normal(5, 1, (8, 8)).astype(np.float32)
+    mask = np.zeros((8, 8), bool)
+    mask[3, 4] = True
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", image=image, mask=mask)
+    elif kind == "h5":
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["image"], file["mask"] = image, mask
+    else:
+        columns = [
+            fits.Column("mask", "64L", dim="(8,8)", array=mask[None]),
+            fits.Column("image", "64E", dim="(8,8)", array=image[None]),
+        ]
+        fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    settings: dict[str, Any] = {"bands": ["g"], "key": "image", "masks": {"key": "mask"}}
+    settings["bad_pixels"] = {"most": 0.1, "fill": "zero"}
+    for bad in ("!= 0", "== 1", "& 1"):
+        settings["masks"]["bad"] = bad
+        cutout = cutouts_of(tmp_path, f"a.{kind}", **settings).read(0)
+        np.testing.assert_array_equal(cutout.image[0], np.where(mask, 0, image))
+    with pytest.raises(BadCutoutError, match="axes of numbers, not 2 of bool"):
+        cutouts_of(tmp_path, f"a.{kind}", bands=["g"], key="mask").read(0)
 
 
 # ---- parts and planes ----
@@ -402,6 +513,15 @@ def test_bands_that_are_last_are_pointed_out(tmp_path: Path, rng: np.random.Gene
     cutouts = cutouts_of(tmp_path, "a.npy", bands=list("gri"), axes="HWB")
     np.testing.assert_array_equal(cutouts[0], np.moveaxis(image, -1, 0))
 
+    np.save(tmp_path / "s.npy", image[None])
+    recipe = Recipe(
+        name="a", stack="s.npy", catalogue="c", bands=("g", "r", "i"), pixel_scale=1, units="x"
+    )  # type: ignore[call-arg]
+    stack = open_stack(recipe, tmp_path, np.array([0]), 1)
+    of_stack = Cutouts(recipe, tmp_path, np.empty((1, 0), dtype=object), stack=stack)
+    with pytest.raises(BadCutoutError, match="set stack_axes=NHWB"):
+        of_stack.read(0)
+
 
 # ---- types ----
 
@@ -412,6 +532,46 @@ def test_bands_that_are_last_are_pointed_out(tmp_path: Path, rng: np.random.Gene
 def test_what_does_not_survive_the_cast_is_refused(value: float, dtype: str) -> None:
     with pytest.raises(BadCutoutError, match=r"x\.npy"):
         cast_pixels(np.array([[[value, 1.0]]]), dtype, "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("background", "spread", "dtype", "is_kept"),
+    [
+        (3000, 0.4, "float16", False),
+        (1e9, 5, "float32", False),
+        (1e-6, 1e-7, "float16", False),
+        (100, 1, "float16", True),
+        (1e6, 5, "float32", True),
+        (1e-6, 1e-7, "float32", True),
+    ],
+)
+def test_rounding_must_not_drown_a_band(
+    tmp_path: Path, rng: np.random.Generator, background: float, spread: float, dtype: str,
+    is_kept: bool,
+) -> None:  # fmt: skip
+    image = rng.normal(0, 1, (2, 16, 16)) + np.array([5, 0])[:, None, None]
+    image[1] = background + spread * image[1]
+    np.save(tmp_path / "a.npy", image)
+    cutouts = cutouts_of(tmp_path, "a.npy", bands=["g", "r"], dtype=dtype)
+    if is_kept:
+        np.testing.assert_allclose(cutouts[0][1], image[1], atol=0.05 * spread)
+        return
+    with pytest.raises(BadCutoutError, match=rf"a\.npy: band r: in {dtype}, rounding would change"):
+        cutouts.read(0)
+
+
+def test_pixels_are_checked_as_they_are_stored(tmp_path: Path, rng: np.random.Generator) -> None:
+    star = np.zeros((8, 8))
+    star[3, 3] = 20
+    alike = np.stack([100 + star, 100.001 + star])
+    dark = -rng.uniform(0.5, 1, (2, 16, 16))
+    dark[:, 3, 3] = 1e-9
+    messages = {"the bands g and r hold the same image": alike, "its brightest pixel is 0": dark}
+    for message, image in messages.items():
+        np.save(tmp_path / "a.npy", image)
+        assert cutouts_of(tmp_path, "a.npy", bands=["g", "r"], dtype="float32").read(0)
+        with pytest.raises(BadCutoutError, match=rf"as float16, .* another dtype\): {message}"):
+            cutouts_of(tmp_path, "a.npy", bands=["g", "r"], dtype="float16").read(0)
 
 
 def test_what_survives_is_kept() -> None:

@@ -22,6 +22,7 @@ from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.packing import array_files
+from lens_hpc.packing.fits_images import describe_fits, read_fits, read_fits_unit
 from lens_hpc.packing.image_formats import BadCutoutError, find_reader, read_image
 from tests.conftest import pack_survey
 
@@ -204,7 +205,70 @@ def test_nulls_in_a_cell_of_a_table_are_masked(
     np.testing.assert_allclose(np.ma.getdata(image)[0], numbers[0] * factor + zero)
 
 
+@pytest.mark.parametrize("kind", ["image", "float zero", "short zero", "cell"])
+def test_unsigned_numbers_of_64_bits_keep_their_digits(tmp_path: Path, kind: str) -> None:
+    image = np.array([[0, 1, 2**63 - 1], [2**63, 2**63 + 1, 2**64 - 1]], np.uint64)
+    if kind == "cell":
+        column = fits.Column("IMG", "6K", dim="(3,2)", array=image[None], bzero=2**63)
+        fits.BinTableHDU.from_columns([column]).writeto(tmp_path / "a.fits")
+    else:
+        fits.PrimaryHDU(image).writeto(tmp_path / "a.fits")
+    zeros = {"float zero": "9.223372036854775808E+18", "short zero": "9.22337203685477E+18"}
+    if kind in zeros:
+        content = (tmp_path / "a.fits").read_bytes()
+        start = content.index(b"BZERO")
+        card = f"BZERO   = {zeros[kind]}".ljust(80).encode()
+        (tmp_path / "a.fits").write_bytes(content[:start] + card + content[start + 80 :])
+    found = read_image(tmp_path / "a.fits")[0]
+    assert found.dtype == np.uint64
+    np.testing.assert_array_equal(found, image)
+
+
+def test_truth_values_of_a_table_are_no_image(tmp_path: Path) -> None:
+    image = np.arange(4.0).reshape(1, 2, 2)
+    columns = [
+        fits.Column("MASK", "4L", dim="(2,2)", array=image > 1),
+        fits.Column("IMG", "4D", dim="(2,2)", array=image),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "a.fits")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.fits"), image)
+    np.testing.assert_array_equal(read_fits(str(tmp_path / "a.fits"), None, "MASK"), image[0] > 1)
+    with pytest.raises(BadCutoutError, match="not 2 of bool"):
+        read_image(tmp_path / "a.fits", key="MASK")
+
+
 # ---- parts of files ----
+
+
+def test_a_name_that_looks_like_a_number_is_a_name(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(3, 1, 6, 6)).astype(np.float32)
+    names = ("2", "1", "SCI")
+    hdus = [fits.ImageHDU(image, name=name) for name, image in zip(names, images, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "a.fits")
+    for hdu, number in (("1", 1), ("2", 0), ("3", 2), (1, 0), (2, 1)):
+        found = read_image(tmp_path / "a.fits", hdu=hdu)
+        np.testing.assert_array_equal(found, images[number])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["J01+1", "J01+45.fits", "[g]/o0.fits", "cut[1].fits", "cut(b).fits", "$HOME.fits", "x[0]"],
+)
+def test_a_file_is_that_of_its_name(tmp_path: Path, name: str) -> None:
+    """The C library would take parts of such names for the number of an HDU, or for a copy."""
+    images = np.random.default_rng(0).normal(size=(2, 1, 6, 6)).astype(np.float32)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    hdus = [fits.PrimaryHDU(images[0]), fits.ImageHDU(images[1])]
+    hdus[0].header["BUNIT"] = "MJy/sr"
+    with path.open("wb") as file:
+        fits.HDUList(hdus).writeto(file)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    np.testing.assert_array_equal(read_image(path, reader=read_fits), images[0])
+    np.testing.assert_array_equal(read_image(path, hdu=1, reader=read_fits), images[1])
+    assert read_fits_unit(str(path), None) == "MJy/sr"
+    assert describe_fits(str(path)) == "the HDUs 0, 1"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
 def test_a_column_of_a_table_is_chosen_by_key(tmp_path: Path) -> None:
@@ -296,8 +360,13 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(content)
 
 
-def write_tiff(path: Path, pixels: np.ndarray, order: str = "<", planar: int = 1) -> None:
-    """Write a TIFF of one strip (or one a channel) by the standard (TIFF 6.0)."""
+def write_tiff(
+    path: Path, pixels: np.ndarray, order: str = "<", planar: int = 1, **changes: list[int]
+) -> None:
+    """Write a TIFF of one strip (or one a channel) by the standard (TIFF 6.0).
+
+    `changes` are other values of tags, such as tag_262=[0].
+    """
     height, width, channels = pixels.shape
     bits = pixels.dtype.itemsize * 8
     laid_out = pixels if planar == 1 else np.moveaxis(pixels, -1, 0)
@@ -321,6 +390,7 @@ def write_tiff(path: Path, pixels: np.ndarray, order: str = "<", planar: int = 1
     ]
     if channels in (2, 4):
         tags.insert(-1, (338, "H", [2]))
+    tags = [(tag, letter, changes.get(f"tag_{tag}", values)) for tag, letter, values in tags]
 
     entries, extra = b"", b""
     for tag, letter, values in tags:
@@ -368,6 +438,101 @@ def test_a_tiff_is_read_right_or_refused(
         assert not is_usual
     else:
         np.testing.assert_array_equal(image, np.moveaxis(pixels, -1, 0))
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+@pytest.mark.parametrize("is_page", [False, True])
+def test_a_bigtiff_is_read_as_a_tiff_is(tmp_path: Path, dtype: str, is_page: bool) -> None:
+    pixels = random_pixels(dtype, 1 if is_page else 3)
+    write_bigtiff(tmp_path / "a.tif", pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.moveaxis(pixels, -1, 0))
+
+
+def write_bigtiff(path: Path, pixels: np.ndarray) -> None:
+    """Write a BigTIFF of one strip: as a TIFF, with 64 bits for what takes 32 there."""
+    height, width, channels = pixels.shape
+    data = pixels.tobytes()
+    kind = {"u": 1, "f": 3}[pixels.dtype.kind]
+    tags = [
+        (256, [width]),
+        (257, [height]),
+        (258, [pixels.itemsize * 8] * channels),
+        (259, [1]),
+        (262, [2 if channels > 1 else 1]),
+        (273, [1000]),
+        (277, [channels]),
+        (278, [height]),
+        (279, [len(data)]),
+        (339, [kind] * channels),
+    ]
+    content = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
+    for tag, values in tags:
+        shorts = struct.pack(f"<{len(values)}H", *values)
+        content += struct.pack("<HHQ", tag, 3, len(values)) + shorts.ljust(8, b"\0")
+    path.write_bytes((content + bytes(8)).ljust(1000, b"\0") + data)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "changes", "message"),
+    [
+        ("u1", 4, {"tag_338": [0]}, "4 channels, of which 3 are read"),
+        ("u1", 4, {"tag_338": [1]}, "multiplied by its last channel"),
+        ("u1", 2, {"tag_338": [0]}, "2 channels, of which 1 are read"),
+        ("i1", 1, {}, "have a sign"),
+        ("u1", 1, {"tag_262": [0]}, "zero is white"),
+        ("u2", 1, {"tag_262": [0]}, "zero is white"),
+        ("f4", 1, {"tag_262": [0]}, "zero is white"),
+        ("u1", 1, {"tag_258": [4]}, "4 bits"),
+    ],
+)
+def test_what_pillow_would_change_is_refused(
+    tmp_path: Path, dtype: str, channels: int, changes: dict[str, list[int]], message: str
+) -> None:
+    write_tiff(tmp_path / "a.tif", random_pixels(dtype, channels), **changes)  # type: ignore[arg-type]
+    with pytest.raises(BadCutoutError, match=message):
+        read_image(tmp_path / "a.tif")
+
+
+def test_colours_of_later_pages_are_not_cut_to_8_bits(tmp_path: Path) -> None:
+    for name, dtype in (("a", "u1"), ("b", "u2")):
+        write_tiff(tmp_path / f"{name}.tif", random_pixels(dtype, 3))
+
+    # The second file follows the first: all places in it, and that of its directory, move.
+    first, second = ((tmp_path / f"{name}.tif").read_bytes() for name in "ab")
+    shift = len(first) + len(first) % 2
+    moved = bytearray(second)
+    for number in range(11):
+        start = 10 + 12 * number
+        tag, kind, count = struct.unpack_from("<HHI", moved, start)
+        if tag == 273 or count * (2 if kind == 3 else 4) > 4:
+            place = struct.unpack_from("<I", moved, start + 8)[0]
+            struct.pack_into("<I", moved, start + 8, place + shift)
+    joined = bytearray(first.ljust(shift, b"\0") + moved)
+    struct.pack_into("<I", joined, 10 + 12 * 11, shift + 8)
+    (tmp_path / "c.tif").write_bytes(joined)
+    with pytest.raises(BadCutoutError, match="3 channels of 16 bits are not read"):
+        read_image(tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_refused(tmp_path: Path, bits: int) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    header = content[12:24] + bytes([bits]) + content[25:29]
+    checksum = struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "a.png").write_bytes(content[:12] + header + checksum + content[33:])
+    with pytest.raises(BadCutoutError, match=f"{bits} bits; convert it to 8"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_deep_picture_that_is_turned_is_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", random_pixels("u2", 3))
+    content = (tmp_path / "a.png").read_bytes()
+    exif = b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    block = struct.pack(">I", len(exif) - 4) + exif + struct.pack(">I", zlib.crc32(exif))
+    (tmp_path / "a.png").write_bytes(content[:33] + block + content[33:])
+    with pytest.raises(BadCutoutError, match="turned"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "float.tif"])

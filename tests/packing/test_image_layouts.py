@@ -216,6 +216,31 @@ def test_a_file_for_several_bands_without_their_hdus_is_refused(
         images_packed(folder, images="{id}.fits")
 
 
+def test_units_of_most_files_decide_how_a_band_is_resampled(tmp_path: Path) -> None:
+    folder = tmp_path / "survey"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"o{i}" for i in range(ROWS)]
+    write_catalogue(folder, dict.fromkeys(names, np.zeros(0)))
+    for number, name in enumerate(names):
+        fits.PrimaryHDU(rng.normal(10, 1, (12, 12))).writeto(folder / f"{name}_g.fits")
+        coarse = fits.PrimaryHDU(rng.normal(10, 1e-3, (4, 4)))
+        if number != 5:
+            coarse.header["BUNIT"] = "MJy/sr"
+        coarse.writeto(folder / f"{name}_r.fits")
+    settings = {
+        "images": "{id}_{band}.fits",
+        "bands": ["g", "r"],
+        "pixel_scale": {"g": 0.1, "r": 0.3},
+    }
+    with pytest.raises(UserError, match=r"1 of 12 rows.*\n.*o5_r\.fits.*set resampling"):
+        images_packed(folder, **settings)
+    found = images_packed(folder, **settings, on_bad="skip")
+    assert len(found) == ROWS - 1
+    for image in found.values():
+        np.testing.assert_allclose(image[1], 10, rtol=1e-3)
+
+
 # ---- Euclid ----
 
 RECIPES = Path(__file__).parents[2] / "configs" / "pack"

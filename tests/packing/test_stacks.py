@@ -588,3 +588,24 @@ def test_any_rows_of_any_files_are_the_rows_of_the_whole(
         (image,) = stack.read(position)
         assert image.dtype.isnative
         np.testing.assert_array_equal(image, images[row])
+
+
+@pytest.mark.parametrize("unit", ["MJy/sr", "count", ""])
+def test_the_unit_of_a_cube_decides_how_a_band_is_resampled(tmp_path: Path, unit: str) -> None:
+    """A surface brightness of 10 stays 10 on a grid three times as fine; a flux is divided."""
+    source = tmp_path / "s"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for band, side in (("g", 12), ("r", 4)):
+        cube = rng.normal(10, 0.1, (4, side, side)).astype(np.float32)
+        header = fits.Header({"BUNIT": unit} if unit else {})
+        fits.PrimaryHDU(cube, header).writeto(source / f"{band}.fits")
+    (source / "c.csv").write_text("id,is_lens\n" + "".join(f"o{i},{i % 2}\n" for i in range(4)))
+    (source / "recipe.yaml").write_text(
+        "name: t\ncatalogue: c.csv\ncolumns: {id: id, label: is_lens}\n"
+        "stack: {g: g.fits, r: r.fits}\nstack_axes: NHW\nbands: [g, r]\n"
+        "pixel_scale: {g: 0.1, r: 0.3}\nunits: native\nsplits: {train: 1.0}\n"
+    )
+    pack_survey(source, tmp_path / "d")
+    mean = Dataset(tmp_path / "d")["train"][:].images[:, 1].mean()
+    assert mean == pytest.approx(10 if unit == "MJy/sr" else 10 / 9, rel=0.05)

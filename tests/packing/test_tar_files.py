@@ -1,4 +1,5 @@
 import json
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -32,6 +33,34 @@ def test_a_path_may_lead_into_an_archive() -> None:
     assert tar_of("a/b.tar/c/d.png") == "a/b.tar"
     assert tar_of("a/b.tar") is None
     assert tar_of("a/b.target/c.png") is None
+
+
+def test_a_folder_with_the_name_of_an_archive_is_none(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(size=(1, 8, 8))
+    folder = tmp_path / "survey.tar" / "b.tar"
+    folder.mkdir(parents=True)
+    np.save(folder / "a.npy", image)
+    write_tar(folder / "c.tar", {"a.npy": npy(image)})
+    for path in ("a.npy", "c.tar/a.npy"):
+        np.testing.assert_array_equal(read_image(f"{folder}/{path}"), image)
+    assert tar_of("b.tar/a.npy", f"{tmp_path}/survey.tar") is None
+    assert tar_of("b.tar/c.tar/a.npy", f"{tmp_path}/survey.tar") == "b.tar/c.tar"
+
+
+@pytest.mark.parametrize("kind", ["gnu", "posix"])
+def test_an_archive_with_holes_is_refused(tmp_path: Path, kind: str) -> None:
+    """As tar -S writes it: the zeros of a member are left out."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (99, 99)}
+        )
+        file.truncate(file.tell() + 99 * 99 * 8)
+    command = ["tar", "-cSf", tmp_path / "a.tar", f"--format={kind}", "-C", tmp_path, "a.npy"]
+    subprocess.run(command, check=True)
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        assert archive.getmembers()[0].issparse()
+    with pytest.raises(BadCutoutError, match=r"a\.npy is stored with holes; .* without tar -S"):
+        read_image(f"{tmp_path}/a.tar/a.npy")
 
 
 def test_members_are_read_as_files_are(tmp_path: Path) -> None:
