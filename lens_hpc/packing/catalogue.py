@@ -28,7 +28,7 @@ from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
 from lens_hpc.packing.parts import expand_parts, part_fields
 from lens_hpc.packing.recipe import Columns, Join, Recipe
 from lens_hpc.packing.tables import read_table
-from lens_hpc.packing.templates import expand_template, template_fields
+from lens_hpc.packing.templates import check_template, expand_template, template_fields
 from lens_hpc.packing.uncatalogued import uncatalogued_rows
 
 LABELS = {
@@ -108,6 +108,7 @@ def read_catalogue(recipe: Recipe, source: Path) -> Catalogue:
         raise UserError(f"source = {source}: there is no such folder")
 
     patterns = image_patterns(recipe)
+    _check_templates(recipe, patterns)
     table = _read_tables(recipe, patterns, source)
     length = len(table)
     rows = np.arange(length)
@@ -229,6 +230,25 @@ def _check_columns(
         raise UserError(
             f"{where}: no column {listed}; it has: {existing}. Name the right columns in the recipe"
         )
+
+
+def _check_templates(recipe: Recipe, patterns: list[list[str]]) -> None:
+    """Raise UserError with the setting that should be a template, and is none."""
+    texts: list[tuple[str, object]] = [("columns.id", recipe.columns.id)]
+    texts += [("images", path) for alternatives in patterns for path in alternatives]
+    for setting in ("hdu", "key"):
+        named = getattr(recipe, setting)
+        values = named.values() if isinstance(named, dict) else [named]
+        texts += [(setting, value) for value in values]
+
+    for setting, text in texts:
+        # What is no path is a template only where it has a brace.
+        if not isinstance(text, str) or (setting != "images" and "{" not in text):
+            continue
+        try:
+            check_template(text, is_pattern=setting == "images" and recipe.catalogue is None)
+        except UserError as error:
+            raise UserError(f"{setting}: {error}") from error
 
 
 def _requested_columns(recipe: Recipe, patterns: list[list[str]]) -> list[tuple[str, str]]:

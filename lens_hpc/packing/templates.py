@@ -39,6 +39,15 @@ def template_fields(template: str) -> list[str]:
     return [name for name in unique_names if name != BAND]
 
 
+def check_template(template: str, is_pattern: bool = False) -> None:
+    """Raise UserError for a text that is no template."""
+    template_fields(template)
+    for _, name, spec, conversion in Formatter().parse(template):
+        is_width = not spec or is_pattern or PADDED.fullmatch(spec)
+        if name is not None and (conversion or not is_width):
+            raise UserError(f"{template}: only a number's width can be given, as in {{name:06d}}")
+
+
 def expand_template(
     template: str, table: CatalogueTable, band: str = "", is_pattern: bool = False
 ) -> pd.Series:
@@ -47,15 +56,14 @@ def expand_template(
     A missing value is an empty text. `is_pattern` says that a field's format is a regular
     expression, which matters only to `match_files`.
     """
+    check_template(template, is_pattern)
+
     # An empty column first, for a template without a field.
     parts: list[Any] = [pa.repeat(_text(""), len(table))]
-    for literal, name, spec, conversion in Formatter().parse(template):
+    for literal, name, spec, _ in Formatter().parse(template):
         parts.append(_text(literal))
         if name is None:
             continue
-        if conversion or (spec and not is_pattern and not PADDED.fullmatch(spec)):
-            raise UserError(f"{template}: only a number's width can be given, as in {{name:06d}}")
-
         if name == BAND:
             parts.append(_text(band))
         elif spec and not is_pattern:

@@ -17,7 +17,7 @@ from lens_hpc.packing.cells import make_table
 from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
 from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import Recipe
-from tests.conftest import write_survey
+from tests.conftest import pack_survey, write_survey
 
 RECIPE = (
     "name=toy",
@@ -436,3 +436,23 @@ def test_a_reason_that_all_rows_share_is_said_once() -> None:
     reason = one_reason(bad, 4)
     assert reason == "all of them for one reason, as row 1: score = 'a0' is not a number"
     assert one_reason(bad | {3: "the id is empty"}, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("images", "{"),
+        ("images", "{id:(}.npy"),
+        ("images", "}.npy"),
+        ("hdu", "{id!r}"),
+        ("key", "{band"),
+        ("columns", "{id: '{id:x}', label: is_lens}"),
+    ],
+)
+def test_a_setting_that_is_no_template_is_named(
+    survey: Path, tmp_path: Path, setting: str, value: str
+) -> None:
+    value = value if setting == "columns" else f"'{value}'"
+    named = "columns.id" if setting == "columns" else setting
+    with pytest.raises(UserError, match=f"^{named}: .*(is not a template|a number's width)"):
+        pack_survey(survey, tmp_path / "d", f"{setting}={value}")
