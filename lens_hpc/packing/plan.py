@@ -75,6 +75,10 @@ class Plan:
         """Where shards are written until all are there."""
         return files.partial(self.settings.output)
 
+    def is_published(self) -> bool:
+        """Say whether the dataset has its name: one of the tasks was the last."""
+        return (self.settings.output / layout.MANIFEST).exists()
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits, in the order of the dataset."""

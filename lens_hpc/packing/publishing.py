@@ -22,6 +22,7 @@ from lens_hpc.dataset.manifest import (
     ShardRecord,
     SplitRecord,
 )
+from lens_hpc.errors import UserError
 from lens_hpc.layout import KEPT_COLUMNS, MANIFEST, REJECTED
 from lens_hpc.logs import logger
 from lens_hpc.packing.notes import NOTES, ShardNote, notes_folder, read_note
@@ -41,7 +42,7 @@ def publish_dataset(plan: Plan) -> Manifest | None:
     output = plan.settings.output
     notes = [read_note(plan, shard) for shard in plan.shards]
     complete = [note for note in notes if note is not None]
-    if (output / MANIFEST).exists():
+    if plan.is_published():
         return None
     if len(complete) < len(notes):
         unfinished = len(notes) - len(complete)
@@ -60,9 +61,9 @@ def publish_dataset(plan: Plan) -> Manifest | None:
         _put_file(plan, REJECTED, _rejected_text(plan, bad) if bad else None)
         _put_file(plan, MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         plan.folder.rename(output)
-    except FileNotFoundError:
-        # Another task has renamed the folder meanwhile.
-        if not (output / MANIFEST).exists():
+    except (FileNotFoundError, UserError):
+        # Another task has renamed the folder meanwhile, and its shards are not where they were.
+        if not plan.is_published():
             raise
         return None
 

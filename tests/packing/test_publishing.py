@@ -1,14 +1,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lens_hpc import files
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
+from lens_hpc.packing import publishing, writing
 from lens_hpc.packing.plan import make_plan
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.settings import load
@@ -90,3 +93,44 @@ def test_shards_without_a_good_row_are_no_duplicates(tmp_path: Path) -> None:
     dataset = pack_survey(survey, tmp_path / "d", *settings, "on_bad=skip")
     assert read_manifest(dataset).rejected == 512
     assert read_manifest(dataset).duplicates_across_splits == 0
+
+
+def settings_of(survey: Path, output: Path, *overrides: str) -> PackSettings:
+    places = [f"source={survey}", f"output={output}"]
+    return load(PackSettings, survey / "recipe.yaml", [*places, *overrides])
+
+
+def test_another_task_may_publish_while_this_one_describes_the_dataset(
+    tmp_path: Path, survey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(settings_of(survey, tmp_path / "d"))
+    writing.write_shards(plan)
+    open_columns = publishing.ColumnReader
+
+    def open_late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(publishing, "ColumnReader", open_columns)
+        assert publishing.publish_dataset(plan) is not None
+        return open_columns(*arguments, **options)
+
+    monkeypatch.setattr(publishing, "ColumnReader", open_late)
+    assert publishing.publish_dataset(plan) is None
+    call("verify", tmp_path / "d")
+
+
+def test_a_task_without_shards_may_come_when_the_dataset_gets_its_name(
+    tmp_path: Path, survey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(settings_of(survey, tmp_path / "d"))
+    late = make_plan(settings_of(survey, tmp_path / "d", "tasks=9", "task=8"))
+    writing.write_shards(plan)
+    make_folder = files.make_folder
+
+    def make_late(folder: Path) -> None:
+        monkeypatch.setattr(files, "make_folder", make_folder)
+        assert publishing.publish_dataset(plan) is not None
+        raise UserError(f"{folder}: cannot be made: No such file or directory")
+
+    monkeypatch.setattr(files, "make_folder", make_late)
+    writing.write_shards(late)
+    assert publishing.publish_dataset(late) is None
+    call("verify", tmp_path / "d")
