@@ -80,6 +80,7 @@ def load(
     for override in overrides:
         _set_override(tree, override)
     _merge(tree, kind, values or {})
+    _refuse_nul(tree)
 
     try:
         return kind.model_validate(tree)
@@ -204,6 +205,20 @@ _Yaml.yaml_implicit_resolvers = {
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|false|False)$"), list("tTfF")
 )
+
+
+def _refuse_nul(value: object, key: str = "") -> None:
+    """Raise UserError for a text with the character NUL, which neither paths nor HDF5 can hold."""
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{key} = {value!r}: must not hold the character NUL")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            inner_key = f"{key}.{name}" if key else str(name)
+            _refuse_nul(name, f"the name {inner_key!r}")
+            _refuse_nul(inner, inner_key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_nul(inner, key)
 
 
 def _set_override(tree: dict[str, Any], override: str) -> None:

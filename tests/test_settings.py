@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lens_hpc import config, settings, verbs
 from lens_hpc.errors import UserError
@@ -78,6 +79,20 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=r"bad\.yaml") as error:
         settings.load(config.Train, file)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (r'run: "a\0"', "run"),
+        (r'data: {dataset: "a\0b"}', "data.dataset"),
+        (r'code: ["\0"]', "code"),
+        (r'data: {"d\0": 1}', "the name .*data"),
+    ],
+)
+def test_a_nul_within_a_text_is_named(text: str, key: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}.*: must not hold the character NUL"):
+        settings.load(config.Train, values=yaml.safe_load(text))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
