@@ -40,6 +40,7 @@ USER_ERRNOS = {
     errno.EDQUOT,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.ENAMETOOLONG,
 }
 
 USER_ERROR_STATUS = 2

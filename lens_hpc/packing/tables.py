@@ -35,7 +35,11 @@ def read_table(
     `which` is the table in a file that may hold several: number or name. Raises UserError when the
     file cannot be read or has no rows.
     """
-    if not file.exists():
+    try:
+        is_there = file.exists()
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{file}: is no catalogue: {error.strerror}") from error
+    if not is_there:
         raise UserError(f"{file}: no such catalogue; is source= the folder that holds it?")
     table = _read_file(file, names, which)
     if table.columns and not len(table):

@@ -710,3 +710,8 @@ def test_random_damages_end_in_a_table_or_a_message(tmp_path: Path, ending: str)
             continue
         for name in table.columns:
             table.texts(name), table.numbers(name), table.typed(name), table.coded(name)
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no catalogue: File name too long"):
+        read_table(tmp_path / ("a" * 5000), ["id"])
