@@ -30,6 +30,8 @@ def image_patterns(recipe: Recipe) -> list[list[str]]:
 def _alternatives(pattern: PathPattern) -> list[str]:
     if isinstance(pattern, str):
         return [pattern]
+    if not pattern:
+        raise UserError("images: an empty list names no file; name one path, or several")
     return list(pattern)
 
 

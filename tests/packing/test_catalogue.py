@@ -456,3 +456,9 @@ def test_a_setting_that_is_no_template_is_named(
     named = "columns.id" if setting == "columns" else setting
     with pytest.raises(UserError, match=f"^{named}: .*(is not a template|a number's width)"):
         pack_survey(survey, tmp_path / "d", f"{setting}={value}")
+
+
+@pytest.mark.parametrize("images", ["[]", "{g: [], r: r.npy}"])
+def test_an_empty_list_of_images_is_named(survey: Path, tmp_path: Path, images: str) -> None:
+    with pytest.raises(UserError, match=r"^images: an empty list names no file"):
+        pack_survey(survey, tmp_path / "d", f"images={images}")
