@@ -112,6 +112,10 @@ class Masks(Settings):
     and 4 count, "<= 0" for weights, "> 1e10" for errors. NaN always does."""
 
 
+Side = Annotated[int, Field(gt=0, le=10_000)]
+"""Height or width of a cutout in pixels: a larger one is no cutout, and fits into no memory."""
+
+
 class Recipe(Settings):
     """A layout of catalogue and images on disk, in data: the recipe file of `lens-hpc pack`."""
 
@@ -174,7 +178,7 @@ class Recipe(Settings):
     flags, "& 5" for the bits 1 and 4, "<= 0" for weights, "> 1e10" for errors."""
     follow_links: bool = False
     """Whether links may lead out of the source folder, for images on another disk."""
-    size: tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width to which every cutout is cropped or padded with zeros around its centre;
     null: all have the same size already."""
     pixel_scale: PositiveFloat | dict[str, PositiveFloat]

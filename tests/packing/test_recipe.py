@@ -62,3 +62,8 @@ def test_what_does_not_decide_the_content_is_no_part_of_the_recipe(recipe: Path)
     assert recipe_of(other) == plain
     named = recipe_of(settings.load(PackSettings, recipe, [*PLACES, "format=npy"]))
     assert named == {**plain, "format": "npy"}
+
+
+@pytest.mark.parametrize("size", ["[1000000000, 8]", "[8, 10001]", "[0, 8]"])
+def test_a_size_that_no_cutout_has_is_named(recipe: Path, size: str) -> None:
+    assert "size" in refusal(recipe, f"size={size}")
