@@ -17,6 +17,7 @@ from pathlib import Path
 from lens_hpc import logs, process, verbs
 from lens_hpc._version import __version__
 from lens_hpc.errors import UserError
+from lens_hpc.texts import printable
 
 # Verbs in the order in which a user first needs them. All others follow.
 FIRST_DAY = (
@@ -31,17 +32,43 @@ FIRST_DAY = (
     "bench",
     "evaluate",
 )
-# The file system refuses: a matter of the user's folders, not of our code.
-USER_ERRNOS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
+# What the system refuses is a matter of the user's machine, not of our code. To each, its remedy.
+MAKE_ROOM = "make room there, or ask for more, and run the same line again"
+MAY_NOT = "choose a file or folder that you may read and write"
+NAME_ANOTHER = "name another file or folder"
+DOES_NOT_ANSWER = "the file system does not answer as it should: run the same line again later"
+IN_USE = "another program uses it: end that one, or wait for it"
+TOO_MANY = "this process, or the machine, has too many of them: raise the limit (ulimit -a)"
+REMEDIES = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EFBIG: MAKE_ROOM,
+    errno.EACCES: MAY_NOT,
+    errno.EPERM: MAY_NOT,
+    errno.EROFS: MAY_NOT,
+    errno.ENOTDIR: NAME_ANOTHER,
+    errno.EISDIR: NAME_ANOTHER,
+    errno.ENAMETOOLONG: NAME_ANOTHER,
+    errno.ELOOP: NAME_ANOTHER,
+    errno.EXDEV: NAME_ANOTHER,
+    errno.EIO: DOES_NOT_ANSWER,
+    errno.EREMOTEIO: DOES_NOT_ANSWER,
+    errno.ESTALE: DOES_NOT_ANSWER,
+    errno.ENOTCONN: DOES_NOT_ANSWER,
+    errno.ESHUTDOWN: DOES_NOT_ANSWER,
+    errno.EHOSTDOWN: DOES_NOT_ANSWER,
+    errno.ENXIO: DOES_NOT_ANSWER,
+    errno.ETIMEDOUT: DOES_NOT_ANSWER,
+    errno.EINTR: DOES_NOT_ANSWER,
+    errno.EBUSY: IN_USE,
+    errno.ETXTBSY: IN_USE,
+    errno.EMFILE: TOO_MANY,
+    errno.ENFILE: TOO_MANY,
+    errno.ENOMEM: "ask for more memory, or use fewer processes",
+    errno.ENOLCK: "this file system has no locks: name a folder on another one",
 }
+# Nobody reads on, or the terminal is gone.
+NOBODY_READS = {errno.EPIPE, errno.EIO, errno.EBADF}
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -60,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _call(list(arguments))
 
     process.ends_with_command = True
+    logs.make_streams_last()
     return _call(sys.argv[1:])
 
 
@@ -67,16 +95,13 @@ def _call(words: list[str]) -> int:
     verb, rest = (words[0], words[1:]) if words else ("--help", [])
 
     if verb in {"-h", "--help"}:
-        _show(overview())
-        return 0
+        return _show(overview())
     if verb == "--version":
-        print(f"lens-hpc {__version__}")
-        return 0
+        return _show(f"lens-hpc {__version__}")
     if verb not in verbs.names():
         return _refuse(_unknown(verb))
     if {"-h", "--help"} & set(rest):
-        _show(verb_help(verb))
-        return 0
+        return _show(verb_help(verb))
 
     targets, overrides = split_arguments(rest)
     if not targets:
@@ -93,7 +118,8 @@ def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     targets = []
     overrides = []
     for position, word in enumerate(words):
-        is_target = "=" not in word or (position == 0 and Path(word).exists())
+        # A Path would raise for a word that is too long for a name.
+        is_target = "=" not in word or (position == 0 and os.path.exists(word))  # noqa: PTH110
         if is_target:
             targets.append(Path(word))
         else:
@@ -111,28 +137,35 @@ def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
     except UserError as error:
         return _refuse(f"{verb}: {error}")
     except OSError as error:
-        if error.errno not in USER_ERRNOS:
+        remedy = REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
-        return _refuse(f"{verb}: {error.filename}: {error.strerror}")
+        file = error.filename or "a file that the system does not name"
+        return _refuse(f"{verb}: {file}: {error.strerror}; {remedy}")
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
 
     status = 0
     if result is not None:
         text = module.text(result)
-        if text:
-            print(text)
+        if text and _show(text) != 0:
+            return USER_ERROR_STATUS
         if hasattr(module, "status"):
             status = module.status(result)
     _write_status(status)
     return status
 
 
-def _show(text: str) -> None:
-    if process.ends_with_command:
-        # `lens-hpc --help | head` ends in silence.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    print(text)
+def _show(text: str) -> int:
+    """Print a text, and return 0, or 2 where the file that shall hold it has not got it.
+
+    `lens-hpc --help | head` ends in silence, and what a verb has done counts, read or not.
+    """
+    print(printable(text), flush=True)
+    failure = sys.stdout.failure if isinstance(sys.stdout, logs.Output) else None
+    if failure is None or failure.errno in NOBODY_READS:
+        return 0
+    return _refuse(f"standard output: {failure.strerror}")
 
 
 def _unknown(verb: str) -> str:
@@ -153,7 +186,7 @@ def _refuse(message: str) -> int:
         message = f"[rank {rank}] lens-hpc: {message}"
     else:
         message = f"lens-hpc: {message}"
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
     _write_status(USER_ERROR_STATUS)
     if "RANK" in os.environ:

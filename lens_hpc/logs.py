@@ -1,19 +1,80 @@
 """What the user sees while a command works: log lines, and progress."""
 
+import io
 import logging
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
+from lens_hpc.texts import printable
+
 logger = logging.getLogger("lens_hpc")
 SECONDS_BETWEEN_LINES = 10.0
+
+
+# ---- streams ----
+
+
+class Output(io.TextIOWrapper):
+    """A stream to which to write never fails: what cannot be written is lost.
+
+    The work goes on when its terminal is closed, or when nobody reads a pipe any more. `file` is a
+    path to append to, or a descriptor, which stays open.
+    """
+
+    def __init__(self, file: str | int, encoding: str = "utf-8") -> None:
+        of_path = isinstance(file, str)
+        self._raw = _LossyFile(file, "a" if of_path else "w", closefd=of_path)
+        super().__init__(
+            io.BufferedWriter(self._raw), encoding, errors="backslashreplace", line_buffering=True
+        )
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why something was lost; None where nothing was."""
+        return self._raw.failure
+
+
+class _LossyFile(io.FileIO):
+    """A file that keeps the error of writing to it, in place of raising it."""
+
+    failure: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        try:
+            written = super().write(content)
+            if written is None:
+                # Somebody made the terminal refuse to wait for its reader: so we do.
+                select.select([], [self], [])
+            return written or 0
+        except OSError as error:
+            self.failure = error
+            return len(content)
+
+
+def make_streams_last() -> None:
+    """Let nothing that becomes of stdin, stdout and stderr end this process.
+
+    For the command line alone, and before it opens anything: where a stream is closed, the next
+    file would get its number, and the log lines with it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+    sys.stdout = Output(1, getattr(sys.stdout, "encoding", "utf-8"))
+    sys.stderr = Output(2, getattr(sys.stderr, "encoding", "utf-8"))
 
 
 # ---- log lines ----
@@ -25,9 +86,9 @@ def setup(rank: int = 0) -> None:
     This replaces whatever logging the process had, so it is for the command line alone. Code that
     runs in somebody else's process uses `shown`.
     """
-    logging.basicConfig(
-        format=_line_format(rank), level=logging.WARNING, stream=sys.stderr, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter(_line_format(rank)))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(_level(rank))
 
 
@@ -42,7 +103,7 @@ def shown(rank: int = 0) -> Iterator[None]:
         return
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_line_format(rank)))
+    handler.setFormatter(_LineFormatter(_line_format(rank)))
     with _handler_added(handler), _level_set(logger, _level(rank)):
         yield
 
@@ -53,8 +114,8 @@ def to_file(path: Path) -> Iterator[None]:
 
     The file gets all of them, also where the process has configured logging to show fewer.
     """
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler = _LogFile(path)
+    handler.setFormatter(_LineFormatter("%(asctime)s %(message)s"))
     shown_level = logger.getEffectiveLevel()
     with (
         _handler_added(handler),
@@ -86,6 +147,20 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+class _LineFormatter(logging.Formatter):
+    """Shows what an id or a file name has for a terminal to obey, as in \\x1b."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A file of log lines; a full disk ends no work, but loses lines."""
+
+    def _open(self) -> Output:
+        return Output(self.baseFilename)
+
+
 def _line_format(rank: int) -> str:
     if rank:
         return f"[rank {rank}] %(message)s"
@@ -110,7 +185,9 @@ class _Relay(logging.Handler):
     """Hands records on to the handlers of the root logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logging.root.handle(record)
+        # Without any, it would show the record as its last resort, a second time.
+        if logging.root.handlers:
+            logging.root.handle(record)
 
 
 @contextmanager
@@ -155,7 +232,7 @@ class Progress:
 
     def __init__(self, total: int, title: str, unit: str, shown: bool = True) -> None:
         self.total = total
-        self.title = title
+        self.title = printable(title)
         self.unit = unit
         self.done = 0
         self.facts: dict[str, str] = {}
@@ -164,7 +241,7 @@ class Progress:
         self.draws_bar = shown and on_terminal
         self.writes_lines = shown and not on_terminal
         self.bar = _Bar(
-            total=total, desc=title, unit=f" {unit}", disable=not self.draws_bar, leave=False
+            total=total, desc=self.title, unit=f" {unit}", disable=not self.draws_bar, leave=False
         )
 
         self.began = time.monotonic()

@@ -17,8 +17,8 @@ SECONDS_BETWEEN_LOOKS = 0.3
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
-# Signals that ask a process to stop. A launcher or Slurm sends them to workers, too.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Signals that ask a process to stop. A launcher, Slurm or a terminal sends them to workers, too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def make_pool(

@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,64 @@ def test_another_logger_is_quieted_meanwhile() -> None:
         assert not other.isEnabledFor(logging.WARNING)
         assert other.isEnabledFor(logging.ERROR)
     assert other.level == logging.DEBUG
+
+
+HOSTILE = "\x1b[2J\x07\udcff\nsecond"
+SHOWN = "\\x1b[2J\\x07\\udcff\nsecond\n"
+
+
+def test_lines_hold_nothing_for_a_terminal_to_obey(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rank-0.log"
+    with unconfigured(), logs.shown(), logs.to_file(file):
+        logs.logger.warning("%s", HOSTILE)
+    with unconfigured():
+        logs.setup()
+        logs.logger.warning("%s", HOSTILE)
+    assert capsys.readouterr().err == 2 * SHOWN
+    assert file.read_text().endswith(SHOWN)
+
+
+def test_a_log_file_on_a_full_disk_ends_no_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with unconfigured(), logs.to_file(Path("/dev/full")):
+        logs.logger.warning("a line")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_output_keeps_why_something_was_lost(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with logs.Output(writer) as output:
+        print("read", file=output)
+        assert os.read(reader, 99) == b"read\n"
+        assert output.failure is None
+        os.close(reader)
+        print("lost\ud800", file=output)
+        assert isinstance(output.failure, BrokenPipeError)
+    os.close(writer)
+
+    file = tmp_path / "kept"
+    for line in "first", "second \ud800":
+        with logs.Output(str(file)) as output:
+            print(line, file=output)
+    assert file.read_text() == "first\nsecond \\ud800\n"
+
+
+def test_an_output_waits_for_its_reader_where_the_system_does_not() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    text = "a line\n" * 100_000
+
+    def write() -> None:
+        with logs.Output(writer) as output:
+            output.write(text)
+        os.close(writer)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with os.fdopen(reader) as read:
+        assert read.read() == text
+    writing.join()
 
 
 # ---- progress ----

@@ -9,6 +9,8 @@ import pytest
 
 from lens_hpc import workers
 from lens_hpc.workers import make_pool, signals_blocked, usable_cpus
+from tests.conftest import pack_survey, write_survey
+from tests.kills import files_of
 
 ENDED = """
 import os, time
@@ -32,7 +34,7 @@ def given() -> int:
 
 
 def signals_ignored() -> bool:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     return all(signal.getsignal(number) == signal.SIG_IGN for number in numbers)
 
 
@@ -45,12 +47,63 @@ def test_workers_are_initialised_and_ignore_what_asks_to_stop(method: str) -> No
     assert given() == 0
 
 
+NOHUP = """
+import signal
+from lens_hpc.workers import make_pool, signals_blocked
+
+with signals_blocked(), make_pool(1, "fork") as pool:
+    assert pool.submit(signal.getsignal, signal.SIGHUP).result() == signal.SIG_IGN
+signal.raise_signal(signal.SIGHUP)
+print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)
+"""
+
+
+def test_what_nohup_has_started_ignores_that_its_terminal_is_closed() -> None:
+    started = ["nohup", sys.executable, "-c", NOHUP]
+    done = subprocess.run(started, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_packing_whose_terminal_is_closed_leaves_nothing_half_and_goes_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    survey = write_survey(tmp_path / "s", rows=3000, size=16)
+    options = "shard_mib=1", "processes=2"
+    expected = files_of(pack_survey(survey, tmp_path / "expected", *options))
+
+    output = tmp_path / "d"
+    words = ["pack", f"{survey}/recipe.yaml", f"source={survey}", f"output={output}", *options]
+    line = [sys.executable, "-m", "lens_hpc", *words]
+    with subprocess.Popen(line, start_new_session=True, stderr=subprocess.DEVNULL) as packing:
+        # All processes of a terminal are told, when it is closed.
+        while not (group := members_of(packing.pid)) - {packing.pid}:
+            time.sleep(0.01)
+        os.killpg(packing.pid, number)
+    assert packing.returncode == -number
+    end = time.monotonic() + 10
+    while any(map(is_running, group)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(is_running, group))
+    assert not output.exists()
+
+    subprocess.run(line, check=True, capture_output=True)
+    assert files_of(output) == expected
+
+
+def members_of(group: int) -> set[int]:
+    """The processes of a process group."""
+    told = subprocess.run(["pgrep", "-g", str(group)], capture_output=True, text=True, check=False)
+    return {int(number) for number in told.stdout.split()}
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:

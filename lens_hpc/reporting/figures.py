@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lens_hpc.metrics import Curve, highest_rate
 from lens_hpc.reporting.results import Results
+from lens_hpc.texts import printable
 
 BLUE = "#1f5fa8"
 ORANGE = "#c8590b"
@@ -28,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "svg.hashsalt": "lens_hpc",
+    "text.usetex": False,
 }
 # Lines of chance, or of what would be perfect.
 REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1}
@@ -44,6 +46,9 @@ PROBABILITY_STYLES = {
     "probability_temperature": ("temperature", ORANGE, "s"),
     "probability_isotonic": ("isotonic", OTHERS[1], "^"),
 }
+
+# What draw_learning needs of each epoch.
+LEARNING = ("epoch", "loss", "val_auc")
 
 Draw = Callable[[Axes], None]
 Curves = dict[str, Curve]
@@ -241,9 +246,7 @@ def draw_survey(axes: Axes, results: Results) -> None:
 
 def draw_learning(axes: Axes, records: list[dict[str, float]]) -> None:
     """Draw training loss and validation AUC by epoch."""
-    epochs = [record["epoch"] for record in records]
-    losses = [record["loss"] for record in records]
-    aucs = [record["val_auc"] for record in records]
+    epochs, losses, aucs = ([record[key] for record in records] for key in LEARNING)
     axes.plot(epochs, losses, color=GREY, marker=".", label="training loss")
 
     right = axes.twinx()
@@ -259,7 +262,11 @@ def draw_learning(axes: Axes, records: list[dict[str, float]]) -> None:
 
 
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, name: str) -> None:
-    axes.plot(x, y, color=color, label=name, linewidth=CURVE_WIDTH)
+    label = printable(name, kept="")
+    # Matplotlib has no place in a legend for what begins with an underscore.
+    if label.startswith("_"):
+        label = f" {label}"
+    axes.plot(x, y, color=color, label=label, linewidth=CURVE_WIDTH)
 
 
 def _draw_histogram(
@@ -278,7 +285,9 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 def _add_legend(axes: Axes, curves: Curves) -> None:
     if len(curves) > 1:
-        axes.legend()
+        for text in axes.legend().get_texts():
+            # A run may have dollars in its name, which are no formula.
+            text.set_parse_math(False)
 
 
 def _coloured(curves: Curves) -> Iterator[tuple[str, str, Curve]]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lens_hpc.dataset.bands import by_wavelength, wavelength_nm
 from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
+from lens_hpc.texts import printable
 
 # Counts of sky noise at which the stretch turns from linear to logarithmic.
 SOFTENING = 4.0
@@ -59,7 +60,7 @@ def _draw_sheet(
     # The last row may have cells without a cutout.
     for axes, image, name in zip(cells, images, names, strict=False):
         axes.imshow(composite(image, bands), origin="lower", interpolation="nearest")
-        axes.set_title(_shorten(name), fontsize=6, pad=2)
+        axes.set_title(_shorten(printable(name, kept="")), fontsize=6, pad=2, parse_math=False)
 
 
 def _shorten(name: str) -> str:

@@ -18,6 +18,7 @@ from lens_hpc import layout
 from lens_hpc._version import __version__
 from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.verdict import Audit
+from lens_hpc.logs import logger
 from lens_hpc.reporting import figures, pictures
 from lens_hpc.reporting.comparison import Comparison
 from lens_hpc.reporting.results import Results
@@ -55,24 +56,29 @@ def write_report(
     drawings = _choose_drawings(subject, results, comparisons, scores)
     svgs = figures.save_figures(folder / layout.FIGURES, drawings)
 
+    page = _fill_template(
+        subject=subject,
+        results=results,
+        comparisons=comparisons,
+        figures={name: _data_uri("image/svg+xml", svg.encode()) for name, svg in svgs.items()},
+        galleries=list(make_galleries(split, scores.labels, scores.logits)),
+        manifest=split.manifest,
+    )
+    # The name of a run may have bytes that are no UTF-8.
+    (folder / layout.REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _fill_template(**parts: Any) -> str:
+    """Return the page. Every text of its parts is text there, whatever it holds."""
     environment = Environment(
         loader=PackageLoader("lens_hpc.reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    page = environment.get_template(TEMPLATE).render(
-        subject=subject,
-        results=results,
-        probability_titles=PROBABILITY_TITLES,
-        comparisons=comparisons,
-        figures={name: _data_uri("image/svg+xml", svg.encode()) for name, svg in svgs.items()},
-        galleries=list(make_galleries(split, scores.labels, scores.logits)),
-        manifest=split.manifest,
-        probability_of=expit,
-        version=__version__,
+    return environment.get_template(TEMPLATE).render(
+        probability_titles=PROBABILITY_TITLES, probability_of=expit, version=__version__, **parts
     )
-    (folder / layout.REPORT).write_text(page, encoding="utf-8")
 
 
 def _choose_drawings(
@@ -91,11 +97,30 @@ def _choose_drawings(
 
 
 def read_learning_curve(run: Path) -> list[dict[str, float]]:
-    """Read the epochs of a run; there are none where its record is not there."""
+    """Read the epochs of a run; none, with a warning if it is damaged, without its whole record."""
     file = run / layout.METRICS_LOG
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    # A last line without its end is being written, or was cut off by a kill.
+    complete, _, _ = file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    lines = complete.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not _is_epoch(line):
+            logger.warning("%s, line %d, is damaged: the report shows no learning", file, number)
+            return []
+    return [json.loads(line) for line in lines]
+
+
+def _is_epoch(line: str) -> bool:
+    """Whether a line of the record has the numbers that are drawn."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict):
+        return False
+    return all(type(record.get(key)) in {int, float} for key in figures.LEARNING)
 
 
 # ---- galleries ----

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, field_validator
 
 from lens_hpc import files, layout
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.dataset.manifest import Manifest, SplitRecord
 from lens_hpc.dataset.split import Split
+from lens_hpc.errors import UserError
 from lens_hpc.settings import FilePath
 from lens_hpc.settings import Settings as BaseSettings
 
@@ -36,6 +37,19 @@ class Settings(BaseSettings):
     """Split that the figure shows; null: the first."""
     seed: NonNegativeInt = 0
     """Seed of the choice of cutouts."""
+
+    @field_validator("figure")
+    @classmethod
+    def _can_be_drawn(cls, figure: Path | None) -> Path | None:
+        if figure is None:
+            return None
+        if figure.suffix.lower() != ".png":
+            raise ValueError("must end in .png: the figure is a PNG file")
+        if not figure.parent.is_dir():
+            raise ValueError(f"there is no folder {figure.parent}; make it first")
+        if figure.exists() and not figure.is_file():
+            raise ValueError("is no file that could be replaced; name another")
+        return figure
 
 
 class DatasetContents(NamedTuple):
@@ -85,7 +99,7 @@ def text(contents: DatasetContents) -> str:
 def _general_lines(manifest: Manifest) -> list[str]:
     size = f"{manifest.height} x {manifest.width} px of {manifest.pixel_scale_arcsec:g} arcsec"
     recipe = manifest.recipe
-    origin = recipe["catalogue"] or recipe["images"] or recipe["stack"]
+    origin = next(filter(None, map(recipe.get, ("catalogue", "images", "stack"))), "unknown")
     lines = [
         f"  bands     {', '.join(manifest.bands)}; {size}; {manifest.dtype}; {manifest.units}",
         f"  origin    {origin}, seed {manifest.seed}, {manifest.created_by}",
@@ -148,6 +162,9 @@ def _count_missing(dataset: Dataset) -> tuple[int, ...]:
 def _draw_contact_sheet(path: Path, split: Split, seed: int) -> None:
     """Draw some random cutouts of each class of a split, with their ids."""
     from lens_hpc.reporting.pictures import draw_cutouts  # imports Matplotlib
+
+    if not len(split):
+        raise UserError(f"{split.dataset}: {split.name} has no rows to draw; name another split")
 
     rng = np.random.default_rng(seed)
     labels = split.take("labels", np.arange(len(split)))

@@ -1,18 +1,22 @@
+import io
 from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lens_hpc import metrics
 from lens_hpc.reporting import figures
 from lens_hpc.reporting.results import Survey, evaluate_scores
+from lens_hpc.texts import printable
 from tests.metrics.rankings import binormal
 
 SURVEY = Survey(1e-3, 10**6, (0.5, 0.9))
 COUNT = 10_000
+NAMES = (r"$\frac{$", "a_$b", "_hidden", "\x1b[2J\x00 -->", "bytes \udcff", "two\nlines", "$" * 200)
 
 
 @pytest.mark.slow
@@ -36,6 +40,26 @@ def test_each_is_a_picture_with_a_curve_in_three_formats(tmp_path: Path) -> None
         assert (folder / f"{name}.pdf").stat().st_size > 5000
         color = figures.ORANGE if name == "scores" else figures.BLUE
         assert pixels_of(folder / f"{name}.png", color) > 200, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_run_is_no_formula_and_stands_in_the_legend(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = metrics.rank(*binormal(10, 10))
+    curves = {"this run": curve, name: curve}
+    # What a matplotlibrc of the user says.
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    with matplotlib.rc_context(figures.STYLE):
+        axes = Figure().subplots()
+        for color, each, curve in figures._coloured(curves):
+            figures._draw_curve(axes, *figures._rates(curve), color, each)
+        figures._add_legend(axes, curves)
+        assert axes.figure is not None
+        axes.figure.savefig(io.BytesIO(), format="svg")
+
+    _, shown = axes.get_legend().get_texts()
+    assert shown.get_text().strip() == printable(name, kept="")
 
 
 def pixels_of(picture: Path, color: str) -> int:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from lens_hpc.reporting import pictures
+from tests.reporting.test_figures import NAMES
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 5])
@@ -43,3 +44,10 @@ def test_a_sheet_has_a_cell_for_each_cutout(tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.width == round(4 * pictures.CUTOUT_WIDTH_INCHES * 160)
         assert np.asarray(picture.convert("L")).std() > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_no_formula(name: str, tmp_path: Path) -> None:
+    images = np.zeros((1, 1, 8, 8))
+    pictures.draw_cutouts(tmp_path / "sheet.png", {"some": (images, [name])}, ("g",), columns=1)
+    assert (tmp_path / "sheet.png").stat().st_size > 0

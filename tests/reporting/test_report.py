@@ -2,13 +2,19 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
+from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from lens_hpc import metrics
 from lens_hpc.dataset.split import Split
@@ -67,7 +73,7 @@ def write_page(folder: Path) -> Path:
     calibration = Calibration(2.0, (-1.0, 2.0), (0.1, 0.9), 0.5)
     results = evaluate_scores(labels, logits, Survey(1e-3, 10**8, (0.5, 0.9)), None, calibration)
     theirs = {"auc": 0.9, "tpr0": 0.1, "tpr10": None, "average_precision": 0.8}
-    comparison = Comparison(Path(f"runs/{EVIL}"), "image", theirs, folder)
+    comparison = Comparison(Path(f"runs/{EVIL} $\\frac{{$ \udcff"), "image", theirs, folder)
     comparison.difference = metrics.compare_aucs(labels, logits, logits**3)
     comparison.curve = metrics.rank(labels, logits**3)
 
@@ -99,6 +105,75 @@ def test_text_of_catalogues_is_escaped_and_nothing_is_fetched(page: Path) -> Non
     assert html.escape(EVIL, quote=False).split("(")[0] in text
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import""", text)
     assert text.count("<figure>") == 3 * report.CUTOUTS
+
+
+class Structure(HTMLParser):
+    """The tags of a page, with the names of their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *(name for name, _ in attrs)))
+
+
+def page_of(text: str) -> str:
+    """A page in which each text of the data is this one."""
+    labels = np.array([0, 1] * 5)
+    results = evaluate_scores(labels, np.arange(10.0), Survey(1e-3, 10**6, (0.5,)))
+    theirs = Comparison(Path(f"/{text}".replace("\0", "")), text, {"auc": 0.5}, Path())
+    words = ("dataset", "split", "weights", "tta", "dataset_crc32")
+    origin = {"runs": [text, text], "unlike_training": [text]} | dict.fromkeys(words, text)
+    finding = Finding(verdict="leak", check=text, found=text)
+    audit = Audit(dataset=text, manifest_crc32="0", rows=1, findings=(finding,))
+    card = report.Card("data:,", text, 1, 0.5, {text: 1.0})
+    return report._fill_template(
+        subject=report.Subject(theirs.run, text, origin, audit),
+        results=results,
+        comparisons=[theirs],
+        figures={},
+        galleries=[report.Gallery("title", "meaning", [card])],
+        manifest=SimpleNamespace(
+            grouped=False, bands=(text,), height=1, width=1, pixel_scale_arcsec=1.0
+        ),
+    )
+
+
+@settings(max_examples=40)
+@given(st.text(st.characters() | st.sampled_from("<>&\"'=/!-` \0\udc80{}%")))
+@example(EVIL)
+@example("--><!--<b onclick=x>")
+@example("{{ 1 / 0 }}{% raw %}")
+def test_no_text_of_the_data_becomes_a_tag(text: str) -> None:
+    assert Structure(page_of(text)).tags == harmless_tags()
+
+
+@cache
+def harmless_tags() -> list[tuple[str, ...]]:
+    return Structure(page_of("harmless")).tags
+
+
+@pytest.mark.parametrize(
+    ("lines", "epochs", "warned"),
+    [
+        ('{"epoch": 1, "loss": 1, "val_auc": NaN, "more": null}\n', 1, False),
+        ('{"epoch": 1, "loss": 1, "val_auc": 0.9}\n{"epoch": 2, "lo', 1, False),
+        ('{"epoch": 1, "loss": 1, "val_auc": 0.9}\nnull\n', 0, True),
+        ('{"epoch": 1, "loss": "1", "val_auc": 0.9}\n', 0, True),
+        ("[" * 100_000 + "\n", 0, True),
+        ("\x1b[2J\x00\udcff\n", 0, True),
+        ("", 0, False),
+    ],
+)
+def test_a_damaged_record_of_the_epochs_ends_no_evaluation(
+    lines: str, epochs: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(os.fsencode(lines))
+    assert len(report.read_learning_curve(tmp_path)) == epochs
+    assert bool(caplog.messages) == warned
+    assert all(str(tmp_path / "metrics.jsonl") in message for message in caplog.messages)
 
 
 def test_it_names_the_leak_on_top_and_says_what_cannot_be_said(page: Path) -> None:

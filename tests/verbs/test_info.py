@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
+from lens_hpc.verbs import info
 from tests.conftest import call
 
 
@@ -30,3 +32,34 @@ def test_it_draws_lenses_and_non_lenses(dataset: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a packed dataset"):
         call("info", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("figure", "told"),
+    [
+        ("nodir/a.png", "there is no folder nodir; make it first"),
+        ("a.xyz", "must end in .png"),
+        ("a", "must end in .png"),
+        ("folder.png", "is no file that could be replaced"),
+        ("device.png", "is no file that could be replaced"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused_before_work(
+    figure: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=f"figure.*{told}"):
+        call("info", tmp_path / "no dataset", f"figure={figure}")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_split_without_rows_is_not_drawn(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Split, "__len__", lambda _: 0)
+    monkeypatch.setattr(info, "_count_missing", lambda _: ())
+    with pytest.raises(UserError, match="val has no rows to draw"):
+        call("info", dataset, f"figure={tmp_path}/a.png", "split=val")
