@@ -18,7 +18,15 @@ import numpy as np
 from lens_hpc.dataset.headers import check_headers
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.mapping import MappedFiles
-from lens_hpc.dataset.shards import DEFAULTS
+from lens_hpc.dataset.shards import (
+    BLOCK_ROWS,
+    DEFAULTS,
+    HDF5_ERRORS,
+    RowBlock,
+    block_rows,
+    open_column,
+    rows_text,
+)
 from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 
@@ -55,6 +63,8 @@ class ColumnReader:
         self._layouts = check_headers(self.files, shards, self.manifest)
         self._first_rows = np.cumsum([0, *(shard.rows for shard in shards)])
         self.compressed = self._layouts[0]["images"].offset is None
+        self._checked_blocks: set[tuple[int, int]] = set()
+        """Shard and number of each block that `check_blocks` found to be whole."""
 
     def __len__(self) -> int:
         return self.record.rows
@@ -97,7 +107,57 @@ class ColumnReader:
         """Return ids, groups or sources of the given rows or of all, (N,) strings."""
         if row_numbers is None:
             row_numbers = np.arange(len(self))
-        return np.char.decode(self.take(column, row_numbers), "utf-8")
+        stored = self.take(column, row_numbers)
+        try:
+            return np.char.decode(stored, "utf-8")
+        except UnicodeDecodeError as error:
+            bad = next(n for n, text in enumerate(stored.tolist()) if not _is_utf8(text))
+            [shard] = self._shard_numbers(row_numbers[bad : bad + 1])
+            row = row_numbers[bad] - self._first_rows[shard]
+            raise UserError(
+                f"{self.files[shard]}: is damaged in row {row}: its {column} are no text; copy or "
+                "pack it again"
+            ) from error
+
+    # ---- damage ----
+
+    def check_blocks(self, row_numbers: np.ndarray) -> None:
+        """Raise UserError where a block with one of these rows is not as it was packed.
+
+        All of a block is read, once: one that is whole is not read again by this object.
+        """
+        shards = self._shard_numbers(row_numbers)
+        blocks = (row_numbers - self._first_rows[shards]) // BLOCK_ROWS
+        needed = set(zip(shards.tolist(), blocks.tolist(), strict=True))
+        for shard, number in sorted(needed - self._checked_blocks):
+            # Noted first, so that another thread does not check it, too.
+            self._checked_blocks.add((shard, number))
+            try:
+                self._check_block(shard, number)
+            except BaseException:
+                self._checked_blocks.discard((shard, number))
+                raise
+
+    def _check_block(self, shard: int, number: int) -> None:
+        record = self.record.shards[shard]
+        rows_of_block = block_rows(record, number)
+        rows = self._first_rows[shard] + np.array(rows_of_block)
+
+        columns = {name: self.take(name, rows) for name in self._layouts[0] if name != "images"}
+        block = RowBlock(images=self._block_images(rows), **columns)
+        if block.crc32() != record.block_crc32[number]:
+            raise UserError(
+                f"{self.files[shard]}: is damaged in rows {rows_text(record, number)}; copy or "
+                "pack it again"
+            )
+
+    def _block_images(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of rows that lie one behind the other: as mapped, without a copy."""
+        if self.compressed:
+            return self.take("images", rows)
+        start = int(self.row_offsets("images", rows[:1])[0])
+        width = self._row_bytes("images")
+        return self._mapped.bytes[start : start + len(rows) * width].reshape(len(rows), width)
 
     # ---- where rows lie ----
 
@@ -171,8 +231,13 @@ class ColumnReader:
 
         images = []
         for shard, row in zip(self._shard_numbers(row_numbers), row_numbers, strict=True):
-            stored = self._open_images(self.files[shard], process)
-            images.append(stored[row - self._first_rows[shard]])
+            file, row_in_file = self.files[shard], row - self._first_rows[shard]
+            try:
+                images.append(self._open_images(file, process)[row_in_file])
+            except HDF5_ERRORS as error:
+                raise UserError(
+                    f"{file}: is damaged in row {row_in_file} ({error}); copy or pack it again"
+                ) from error
         return np.stack(images)
 
     def _is_absent(self, column: str) -> bool:
@@ -187,5 +252,13 @@ class ColumnReader:
         return values * self.dtype(column).itemsize
 
 
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _open_images(file: Path, process: int) -> h5py.Dataset:
-    return h5py.File(file, "r", locking=False)["images"]
+    return open_column(h5py.File(file, "r", locking=False), "images")

@@ -8,8 +8,18 @@ import h5py
 import numpy as np
 
 from lens_hpc.dataset.manifest import Manifest, ShardRecord
-from lens_hpc.dataset.shards import columns_of_schema
+from lens_hpc.dataset.shards import HDF5_ERRORS, columns_of_schema, open_column
 from lens_hpc.errors import UserError
+
+LONGEST_SHOWN = 80
+TYPES = {
+    "features": "float32",
+    "labels": "int8",
+    "targets": "float32",
+    "weights": "float32",
+    "pixel_hashes": "uint64",
+}
+"""Of columns that hold numbers; the manifest tells that of the images."""
 
 
 class ColumnLayout(NamedTuple):
@@ -64,10 +74,11 @@ def _read_header(file: Path, record: ShardRecord, names: Sequence[str]) -> Shard
             )
 
         with h5py.File(file, "r", locking=False) as shard:
-            rows = {len(shard[column]) for column in names}
-            columns = {column: _column_layout(shard[column]) for column in names}
-            return ShardHeader(shard.attrs["file"], rows, columns)
-    except (OSError, KeyError) as error:
+            columns = {name: open_column(shard, name) for name in names}
+            rows = {len(column) for column in columns.values()}
+            layouts = {name: _column_layout(column) for name, column in columns.items()}
+            return ShardHeader(str(shard.attrs["file"]), rows, layouts)
+    except HDF5_ERRORS as error:
         raise UserError(
             f"{file}: is missing or damaged ({error}); copy or pack it again"
         ) from error
@@ -80,7 +91,8 @@ def _column_layout(column: h5py.Dataset) -> ColumnLayout:
 def _check_header(file: Path, header: ShardHeader, record: ShardRecord, manifest: Manifest) -> None:
     if header.name != record.file:
         raise UserError(
-            f"{file}: is really {header.name}, in the wrong place; copy or pack it again"
+            f"{file}: is really {header.name[:LONGEST_SHOWN]}, in the wrong place; "
+            "copy or pack it again"
         )
 
     images = header.columns["images"]
@@ -92,11 +104,17 @@ def _check_header(file: Path, header: ShardHeader, record: ShardRecord, manifest
             f"{file}: holds images {found}, its manifest says {expected}; pack it again"
         )
 
-    features = header.columns["features"]
-    if features.shape != (len(manifest.features),):
-        raise UserError(
-            f"{file}: holds {features.shape[0]} features, its manifest names {manifest.features}"
-        )
+    for name, column in header.columns.items():
+        if name == "images":
+            continue
+        shape = (len(manifest.features),) if name == "features" else ()
+        kind = TYPES.get(name, "text")
+        is_of_kind = column.dtype == kind if name in TYPES else column.dtype.kind == "S"
+        if column.shape != shape or not is_of_kind:
+            raise UserError(
+                f"{file}: a row of its {name} is {column.dtype}{list(column.shape)}, and should be "
+                f"{kind}{list(shape)}; copy or pack it again"
+            )
 
 
 def _types(columns: dict[str, ColumnLayout]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -34,9 +34,10 @@ def write_kept_columns(file: Path, ids: np.ndarray, columns: "pd.DataFrame") -> 
 def read_kept_columns(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
     """Return the columns that were kept beside a dataset, by id; without columns if none were.
 
-    Raises UserError when the file is not as it was packed.
+    Raises UserError when the file is not as it was packed, or no table of rows by their id.
     """
     import pandas as pd
+    import pyarrow as pa
 
     record = manifest.files.get(layout.KEPT_COLUMNS)
     if record is None:
@@ -45,8 +46,14 @@ def read_kept_columns(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
     damage = find_table_damage(dataset, layout.KEPT_COLUMNS, record)
     if damage:
         raise UserError(f"{damage}; copy or pack it again")
-    table = pd.read_parquet(dataset / layout.KEPT_COLUMNS, dtype_backend="pyarrow")
-    return table.astype({ID: str}).set_index(ID)
+    file = dataset / layout.KEPT_COLUMNS
+    try:
+        table = pd.read_parquet(file, dtype_backend="pyarrow").astype({ID: str}).set_index(ID)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); pack the dataset again") from error
+    if not table.index.is_unique:
+        raise UserError(f"{file}: has rows of the same {ID}; pack the dataset again")
+    return table
 
 
 def record_tables(dataset: Path) -> dict[str, FileRecord]:

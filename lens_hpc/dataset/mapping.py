@@ -35,7 +35,13 @@ class MappedFiles:
 
         # The files are mapped over an empty stretch, which is given back as a whole at the end.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._stretch = mmap.mmap(-1, int(ends[-1]), flags=flags, prot=mmap.PROT_READ)
+        try:
+            self._stretch = mmap.mmap(-1, int(ends[-1]), flags=flags, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise UserError(
+                f"{files[0].parent}: {ends[-1]:,} bytes cannot be mapped into memory: "
+                f"{error.strerror}; allow more address space (ulimit -v)"
+            ) from error
         self.bytes = np.frombuffer(self._stretch, np.uint8)
 
         self._libc = ctypes.CDLL(None, use_errno=True)

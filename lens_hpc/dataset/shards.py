@@ -28,6 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lens_hpc.dataset.hdf5_stream import new_hdf5_file
 from lens_hpc.dataset.manifest import ShardRecord
 
 BLOCK_ROWS = 256
@@ -37,6 +38,10 @@ COLUMNS = (*SCHEMA_2_COLUMNS, "targets", "weights", "pixel_hashes")
 DEFAULTS = {"targets": np.float32(np.nan), "weights": np.float32(1)}
 """What the rows of shards have that lack a column."""
 
+HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError)
+"""What h5py raises for a file that is damaged, by where the damage is."""
+
+MOST_ROW_BYTES = 1 << 30
 BUFFER_BYTES = 1 << 20  # small enough to stay in the processor's cache
 
 
@@ -141,7 +146,8 @@ def write_shard(
     block_checksums = []
     image_checksums: list[int] = []
 
-    with h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT) as shard:
+    aligned = {"alignment_threshold": ALIGNMENT, "alignment_interval": ALIGNMENT}
+    with new_hdf5_file(file, **aligned) as shard:
         shard.attrs.update(attributes)
         for block in blocks:
             start = len(image_checksums)
@@ -207,7 +213,8 @@ def _bytes(array: np.ndarray) -> memoryview:
 def find_damage(dataset: Path, record: ShardRecord) -> str:
     """Read every byte of a shard, and return what is not as it was packed.
 
-    That is its name and the damaged rows; an empty string when all is as it was packed.
+    That is its name and the damaged rows; an empty string when all is as it was packed. Columns
+    that lead out of the file are named, too, though every byte of it may be right.
     """
     file = dataset / record.file
     if not file.is_file():
@@ -215,40 +222,101 @@ def find_damage(dataset: Path, record: ShardRecord) -> str:
     size = file.stat().st_size
     if size != record.bytes:
         return f"{file}: has {size:,} bytes, not {record.bytes:,}"
-    if file_crc32(file) == record.crc32:
-        return ""
+    is_whole = file_crc32(file) == record.crc32
 
-    # The file differs: find out where.
     try:
         with h5py.File(file, "r", locking=False) as shard:
+            # Whether a name is in a shard is asked of its list, without following a link.
+            columns = {name: open_column(shard, name) for name in COLUMNS if name in [*shard]}
+            if is_whole:
+                return ""
+            # The file differs: find out where.
             numbers = range(len(record.block_crc32))
-            damaged = [number for number in numbers if _block_differs(shard, record, number)]
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            damaged = [number for number in numbers if _block_differs(columns, record, number)]
+    except HDF5_ERRORS as error:
         return f"{file}: its header is damaged ({error}), its rows cannot be told"
 
     if not damaged:
         return f"{file}: is damaged outside its rows, in the header or the padding"
-    ranges = []
-    for number in damaged:
-        first = number * BLOCK_ROWS
-        last = min(first + BLOCK_ROWS, record.rows) - 1
-        ranges.append(f"{first}-{last}")
-    return f"{file}: is damaged in rows {', '.join(ranges)}"
+    ranges = ", ".join(rows_text(record, number) for number in damaged)
+    return f"{file}: is damaged in rows {ranges}"
 
 
-def _block_differs(shard: h5py.File, record: ShardRecord, number: int) -> bool:
-    rows = slice(number * BLOCK_ROWS, (number + 1) * BLOCK_ROWS)
+def block_rows(record: ShardRecord, number: int) -> range:
+    """Return the rows, within their shard, of a block."""
+    first = number * BLOCK_ROWS
+    return range(first, min(first + BLOCK_ROWS, record.rows))
+
+
+def rows_text(record: ShardRecord, number: int) -> str:
+    """Return the first and the last row, within their shard, of a block."""
+    rows = block_rows(record, number)
+    return f"{rows[0]}-{rows[-1]}"
+
+
+def _block_differs(columns: dict[str, h5py.Dataset], record: ShardRecord, number: int) -> bool:
+    rows = block_rows(record, number)
     try:
-        block = RowBlock(**{name: shard[name][rows] for name in COLUMNS if name in shard})
+        # Row by row: unpacked, a damaged row may have any size.
+        of_images = [crc32_of_each(columns["images"][row : row + 1]) for row in rows]
+        parts = {
+            name: column[rows.start : rows.stop]
+            for name, column in columns.items()
+            if name != "images"
+        }
     except OSError:  # a compressed row that cannot be unpacked
         return True
-    return block.crc32() != record.block_crc32[number]
+    block = RowBlock(columns["images"], **parts)
+    return block.crc32(np.concatenate(of_images)) != record.block_crc32[number]
 
 
 # ---- reading ----
 
 
+def open_column(shard: h5py.File, name: str) -> h5py.Dataset:
+    """Return a column of a shard.
+
+    Raises ValueError for what packing never writes: values that are not in this file, or none at
+    all, and a row that fits into no memory.
+    """
+    # Nothing is opened before it is known to be in this file.
+    if shard.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{name} is a link")
+    column = shard[name]
+    if not isinstance(column, h5py.Dataset):
+        raise ValueError(f"{name} is no array")
+    if column.is_virtual or column.external:
+        raise ValueError(f"the values of {name} lie in other files")
+    if not column.shape:
+        raise ValueError(f"{name} has no rows")
+
+    # NumPy has other types for some: what is mapped must be the same in the file.
+    dtype = column.dtype
+    if dtype.kind not in "fiuS" or h5py.h5t.py_create(dtype) != column.id.get_type():
+        raise ValueError(f"{name} has the type {dtype}")
+    _check_storage(shard, column, name)
+    return column
+
+
+def _check_storage(shard: h5py.File, column: h5py.Dataset, name: str) -> None:
+    """Raise ValueError unless a column lies in the file in one piece, or images in packed rows."""
+    kind = column.id.get_create_plist().get_layout()
+    if kind == h5py.h5d.CONTIGUOUS:
+        offset = column.id.get_offset()
+        is_whole = offset is not None and offset + column.nbytes <= shard.id.get_filesize()
+        if column.nbytes and not is_whole:
+            raise ValueError(f"{name} has {column.nbytes:,} bytes, which are not all in the file")
+        return
+
+    row = (1, *column.shape[1:])
+    if name != "images" or kind != h5py.h5d.CHUNKED or column.chunks != row:
+        raise ValueError(f"{name} is not stored as packing does")
+    row_bytes = column.nbytes // column.shape[0] if column.shape[0] else 0
+    if row_bytes > MOST_ROW_BYTES:
+        raise ValueError(f"an image has {row_bytes:,} bytes")
+
+
 def read_row(file: Path, row: int) -> tuple[np.ndarray, str]:
     """Return image and id of one row of a shard."""
     with h5py.File(file, "r", locking=False) as shard:
-        return shard["images"][row], shard["ids"].asstr()[row]
+        return open_column(shard, "images")[row], open_column(shard, "ids").asstr()[row]

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,6 +25,10 @@ from lens_hpc.logs import logger
 COPIES_AT_ONCE = 4
 PIECE_BYTES = 1 << 22
 KEPT_FREE_BYTES = 1 << 28
+SECONDS_BETWEEN_TRIES = 0.5
+
+HAS_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
+"""What file systems without locks say: NFS without lockd, Lustre without the option flock."""
 
 
 def expand_folder(folder: str) -> Path:
@@ -70,7 +75,9 @@ def copy_shards(
     name of a shard that is damaged.
     """
     files.make_folder(target)
-    with _exclusive(target, tell):
+    with _exclusive(target, tell) as is_alone:
+        if is_alone:
+            _remove_leftovers(target)
         missing = [record for record in records if not (target / record.file).is_file()]
         free_bytes = shutil.disk_usage(target).free - KEPT_FREE_BYTES
         fitting = list(_fitting(missing, free_bytes))
@@ -115,15 +122,42 @@ def staged_copies(records: Sequence[ShardRecord], target: Path) -> dict[str, Pat
 
 
 @contextmanager
-def _exclusive(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Wait for another job that stages the same dataset on this node."""
+def _exclusive(folder: Path, tell: Callable[[str], None]) -> Iterator[bool]:
+    """Wait for another job that stages the same dataset on this node.
+
+    Yields whether this process is alone now: a file system may have no locks.
+    """
     with (folder / "lock").open("w") as lock:
+        yield _is_locked(lock.fileno(), folder, tell)
+
+
+def _is_locked(lock: int, folder: Path, tell: Callable[[str], None]) -> bool:
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # To tell it also finds out whether another process of this job has failed.
             tell("another job on this node copies the same shards")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        except OSError as error:
+            if error.errno not in HAS_NO_LOCKS:
+                raise
+            logger.warning(
+                "data.stage_to: the file system of %s has no locks (%s): jobs on one node that "
+                "begin together may each copy all shards, and killed ones leave files behind",
+                folder,
+                error.strerror,
+            )
+            return False
+        else:
+            return True
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed copies have left: only the holder of the lock writes here."""
+    for split in folder.iterdir():
+        if split.is_dir():
+            files.remove_partials(split)
 
 
 def _fitting(records: Sequence[ShardRecord], free_bytes: int) -> Iterator[ShardRecord]:
@@ -146,8 +180,8 @@ def _copy(dataset: Path, record: ShardRecord, target: Path) -> None:
                     f"{source}: is damaged: its checksum is not the manifest's; "
                     "copy or pack it again"
                 )
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except UserError as error:
+        if files.errno_of(error) not in files.FULL:
             raise
         logger.warning("data.stage_to: %s is full; %s is read from where it is", target, source)
 
@@ -155,8 +189,20 @@ def _copy(dataset: Path, record: ShardRecord, target: Path) -> None:
 def _copy_bytes(source: Path, target: Path) -> str:
     """Copy a file, and return its checksum, 8 hexadecimal digits."""
     crc = 0
-    with source.open("rb") as original, target.open("wb") as copy:
-        while piece := original.read(PIECE_BYTES):
+    with target.open("wb") as copy:
+        for piece in _pieces(source):
             crc = zlib.crc32(piece, crc)
             copy.write(piece)
     return f"{crc:08x}"
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """Yield what a file holds. Raises UserError where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read: {error.strerror}; copy or pack it again"
+        ) from error

@@ -99,20 +99,25 @@ def write_row_hashes(file: Path, rows: RowHashes) -> None:
 
 def read_row_hashes(file: Path) -> RowHashes | None:
     """Read what `write_row_hashes` wrote; None where a run is older than that."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not file.is_file():
         return None
+    hashes = [pa.field(name, pa.uint64(), nullable=False) for name in ("id_hash", "pixel_hash")]
+    positions = [pa.field(name, pa.float64()) for name in ("ra", "dec")]
     try:
-        table = pq.read_table(file)
-        ra, dec = (table[name].to_numpy() for name in ("ra", "dec"))
-        return RowHashes(
-            ids=table["id_hash"].to_numpy(),
-            pixels=table["pixel_hash"].to_numpy(),
-            positions=np.stack([ra, dec], axis=1).astype(np.float64),
-        )
-    except (OSError, KeyError, ValueError) as error:
+        # What has nulls, or another type, cannot be cast.
+        table = pq.read_table(file).cast(pa.schema([*hashes, *positions]))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error}); copy the run again") from error
+
+    ra, dec = (table[name].to_numpy() for name in ("ra", "dec"))
+    return RowHashes(
+        ids=table["id_hash"].to_numpy(),
+        pixels=table["pixel_hash"].to_numpy(),
+        positions=np.stack([ra, dec], axis=1),
+    )
 
 
 def find_seen_rows(rows: RowHashes, trained: RowHashes) -> SeenRows:

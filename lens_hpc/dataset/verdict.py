@@ -1,10 +1,10 @@
 """What an audit leaves beside a dataset: findings, each with its verdict."""
 
-import json
 import zlib
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lens_hpc import files, layout
 
@@ -17,7 +17,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    verdict: str
+    verdict: Literal["fine", "look", "leak"]
     check: str
     found: str
 
@@ -30,7 +30,7 @@ class Audit(BaseModel):
     dataset: str
     manifest_crc32: str
     rows: int
-    findings: tuple[Finding, ...]
+    findings: Annotated[tuple[Finding, ...], Field(min_length=1)]
 
     @property
     def verdict(self) -> str:
@@ -50,10 +50,9 @@ class Audit(BaseModel):
 def read_audit(dataset: Path) -> Audit | None:
     """Return the audit of a dataset as it is now; None when there is none."""
     try:
-        tree = json.loads((dataset / layout.AUDIT).read_text(encoding="utf-8"))
-        audit = Audit.model_validate(tree)
+        audit = Audit.model_validate_json((dataset / layout.AUDIT).read_bytes())
         is_current = audit.manifest_crc32 == manifest_crc32(dataset)
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValidationError):
         return None
     return audit if is_current else None
 

@@ -24,6 +24,7 @@ class Samples:
     `manifest` is that of the training, whose statistics normalise. `image_scale` is that of
     config.Data. Samples are augmented if there is an `augmentation`. A model that sees images alone
     takes `features=False`: they may then be other ones than in training, and are read as zeros.
+    With `verify`, every block of rows is checked against its checksum before it is first read.
 
     Raises UserError when the split is of another kind than the training's, or does not suit the
     augmentation.
@@ -36,6 +37,7 @@ class Samples:
         image_scale: str,
         augmentation: Augmentation | None = None,
         features: bool = True,
+        verify: bool = False,
     ) -> None:
         check_same_kind(split.manifest, manifest, features)
         if augmentation:
@@ -46,6 +48,7 @@ class Samples:
         self.manifest = manifest
         self.augmentation = augmentation
         self.features = features
+        self.verify = verify
         self.image_maximum = manifest.statistics.image_max if image_scale == "split" else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +78,12 @@ class Samples:
             return torch.from_numpy(self.split.row_views("images"))
 
     def read_images(self, rows: np.ndarray, out: torch.Tensor) -> None:
-        """Read the stored pixels of these rows into `out` (B, bands, height, width)."""
+        """Read the stored pixels of these rows into `out` (B, bands, height, width).
+
+        Raises UserError for damaged rows, if they are verified.
+        """
+        if self.verify:
+            self.split.check_blocks(rows)
         if self.split.compressed:
             stored = self.split.take("images", rows)
             out.copy_(torch.from_numpy(stored))

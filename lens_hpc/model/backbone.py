@@ -41,9 +41,10 @@ def make_backbone(
                 f"model.backbone = {settings.backbone}: cannot be built for "
                 f"{size[0]} x {size[1]} px: {error}"
             ) from error
+        reason = str(error).partition("\n")[0]
         raise UserError(
             f"model.weights = {settings.weights}: no weights for {settings.backbone} could be "
-            f"loaded ({type(error).__name__}: {str(error).splitlines()[0]}); give another "
+            f"loaded ({type(error).__name__}: {reason}); give another "
             "model.weights=FILE, or train from scratch with model.weights=none"
         ) from error
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from lens_hpc import config, files
@@ -15,6 +14,7 @@ from lens_hpc.extensions import find_object
 from lens_hpc.layout import BEST, WEIGHTS
 from lens_hpc.logs import logger
 from lens_hpc.model.fusion import FusionModel
+from lens_hpc.model.pretrained import read_weights
 
 # A model of one's own has the same signature and the same forward(images, features) -> logits (B,).
 MODELS = {"fusion": FusionModel}
@@ -99,7 +99,7 @@ def take_over_weights(model: nn.Module, folder: Path) -> None:
         )
 
     ours = model.state_dict()
-    theirs = load_file(folder / WEIGHTS)
+    theirs = read_weights(folder / WEIGHTS).tensors
     fitting = {
         name: tensor
         for name, tensor in theirs.items()

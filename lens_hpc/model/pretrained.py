@@ -1,15 +1,40 @@
-"""Pretrained weights of timm's backbones: fetched where there is internet, for nodes without it."""
+"""Weights in files: those of timm's backbones, fetched where there is internet, and of runs."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lens_hpc import config, files, logs
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
+
+LONGEST_SHOWN = 300
+
+
+class Weights(NamedTuple):
+    """What a .safetensors file holds."""
+
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, str]
+    """Its metadata."""
+
+
+def read_weights(file: Path) -> Weights:
+    """Read a .safetensors file. Raises UserError when it is damaged."""
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return Weights(tensors, opened.metadata() or {})
+    # Its library has an error for a damaged file, and the others come from types and sizes that it
+    # says to have.
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file}: is damaged ({str(error)[:LONGEST_SHOWN]}); copy it again, or train anew"
+        ) from error
 
 
 class Fetched(NamedTuple):

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 
 from lens_hpc import config, files
 from lens_hpc import settings as reading
@@ -20,6 +19,7 @@ from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.layout import BEST, CONFIG, FINAL, MANIFEST, WEIGHTS
 from lens_hpc.model.build import build_model, without_weights
+from lens_hpc.model.pretrained import LONGEST_SHOWN, read_weights
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def save_trained(
 
     state = model.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # The library's own file would be for its owner alone, and left behind by a kill.
     with files.whole_file(folder / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata=facts)
+        partial.write_bytes(save(tensors, metadata=facts))
 
 
 def weights_folder(run: Path, which: str) -> Path:
@@ -90,16 +91,21 @@ def load_trained(folder: Path, code: Collection[str] = ()) -> TrainedModel:
 
     settings = reading.load(config.Train, folder / CONFIG)
     manifest = read_manifest(folder)
+    if manifest.statistics is None:
+        raise UserError(
+            f"{folder / MANIFEST}: has no statistics of training, so no run was trained on it; "
+            "copy the run again"
+        )
+    weights = read_weights(folder / WEIGHTS)
     # The weights are drawn only to be replaced, so this leaves the caller's random state alone.
     with torch.random.fork_rng(devices=[]):
         model = build_model(without_weights(settings.model), manifest, code)
 
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            facts = file.metadata() or {}
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        model.load_state_dict(weights.tensors)
+    except RuntimeError as error:
         raise UserError(
-            f"{folder / WEIGHTS}: is damaged, or not of the model in its config.yaml: {error}"
+            f"{folder / WEIGHTS}: is damaged, or not of the model in its config.yaml: "
+            f"{str(error)[:LONGEST_SHOWN]}"
         ) from error
-    return TrainedModel(model, settings, manifest, folder, facts)
+    return TrainedModel(model, settings, manifest, folder, weights.facts)

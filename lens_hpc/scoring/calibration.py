@@ -117,13 +117,27 @@ def read_calibration(folder: Path, step: str = "") -> Calibration | None:
         tree = json.loads(file.read_text(encoding="utf-8"))
         if tree["step"] != step:
             return None
-        return Calibration(
+        calibration = Calibration(
             temperature=float(tree["temperature"]),
             isotonic_logits=tuple(map(float, tree["isotonic_logits"])),
             isotonic_probabilities=tuple(map(float, tree["isotonic_probabilities"])),
             prevalence=float(tree["prevalence"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(calibration)
+        return calibration
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{file}: is damaged ({error}); remove it to score without probabilities, or train anew"
         ) from error
+
+
+def _check(calibration: Calibration) -> None:
+    """Raise ValueError for numbers that no fit gives."""
+    logits = np.array(calibration.isotonic_logits)
+    probabilities = np.array(calibration.isotonic_probabilities)
+    is_map = 0 < len(logits) == len(probabilities) and np.isfinite(logits).all()
+    is_map = is_map and (np.diff(logits) >= 0).all()
+    if not is_map or not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("the isotonic map is none")
+    if not 0 < calibration.temperature < np.inf or not 0 < calibration.prevalence < 1:
+        raise ValueError("temperature or prevalence is out of its range")

@@ -20,7 +20,8 @@ def samples_for(member: TrainedModel, split: Split) -> Samples:
     Raise UserError when the model cannot read it.
     """
     image_scale = member.settings.data.image_scale
-    return Samples(split, member.manifest, image_scale, features=member.sees_features)
+    features = member.sees_features
+    return Samples(split, member.manifest, image_scale, features=features, verify=True)
 
 
 class EnsembleScorer:

@@ -152,7 +152,7 @@ def open_samples(
     augmentation = make_augmentation(settings.augment, settings.train.seed, settings.code)
     return (
         Samples(splits.train, manifest, data.image_scale, augmentation),
-        Samples(splits.validation, manifest, data.image_scale),
+        Samples(splits.validation, manifest, data.image_scale, verify=data.verify != "full"),
     )
 
 

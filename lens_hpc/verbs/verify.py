@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field, PositiveInt
 
 from lens_hpc import logs
+from lens_hpc.dataset.columns import ColumnReader
 from lens_hpc.dataset.kept_columns import find_table_damage
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.shards import find_damage
@@ -66,6 +67,9 @@ def run(settings: Settings) -> Verified:
             f"{len(problems)} of {len(records) + len(manifest.files)} {kind} are damaged; "
             f"copy or pack them again:\n  {listed}"
         )
+    # What is as it was packed is still to be what the manifest says: opening finds out.
+    for name in manifest.splits:
+        ColumnReader(settings.dataset, name, manifest=manifest)
     return Verified(settings.dataset, len(records), size)
 
 

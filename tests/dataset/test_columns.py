@@ -1,9 +1,11 @@
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -129,3 +131,80 @@ def test_memory_grows_neither_with_epochs_nor_with_the_dataset(
         assert abs(kib[folder][1] - kib[folder][0]) < 3_000
     size = sum(file.stat().st_size for file in many_shards.rglob("*.h5")) / 1024
     assert kib[many_shards][1] - kib[dataset][1] < size / 3
+
+
+# ---- damage ----
+
+
+@pytest.fixture(scope="module", params=["none", "lzf"])
+def blocks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split of three blocks in two shards; not to be changed."""
+    folder = tmp_path_factory.mktemp("blocks")
+    survey = write_survey(folder / "s", rows=600, size=32)
+    options = ("splits={train: 1.0}", "shard_mib=4", f"compression={request.param}")
+    return pack_survey(survey, folder / "d", *options)
+
+
+def damage(dataset: Path, column: str, row: int) -> None:
+    """Flip a bit of a row of the first shard, wherever its column lies."""
+    file = dataset / "train" / "shard-00000.h5"
+    with h5py.File(file) as shard:
+        stored = shard[column]
+        if stored.chunks is None:
+            place = stored.id.get_offset() + row * (stored.nbytes // len(stored)) + 1
+        else:
+            place = stored.id.get_chunk_info_by_coord((row, 0, 0, 0)).byte_offset + 100
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        (before,) = stream.read(1)
+        stream.seek(place)
+        stream.write(bytes([before ^ 1]))
+
+
+def test_blocks_that_are_whole_are_read_once(blocks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split(blocks, "train")
+    assert [shard.rows for shard in split.record.shards] == [512, 88]
+    checked: list[tuple[int, int]] = []
+    check = split._check_block
+    monkeypatch.setattr(split, "_check_block", lambda *of: (checked.append(of), check(*of)))
+    for rows in ([300, 299], [255, 256], [599], [0, 511, 512]):
+        split.check_blocks(np.array(rows))
+    split.check_blocks(np.empty(0, dtype=np.int64))
+    assert checked == [(0, 1), (0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    "column", ["images", "features", "labels", "ids", "targets", "weights", "pixel_hashes"]
+)
+def test_a_damaged_block_is_named_with_its_rows(blocks: Path, tmp_path: Path, column: str) -> None:
+    dataset = shutil.copytree(blocks, tmp_path / "d")
+    damage(dataset, column, 300)
+    split = Split(dataset, "train")
+    split.check_blocks(np.array([0, 255, 512, 599]))
+    told = r"train/shard-00000\.h5: is damaged in row(s 256-511| 300)"
+    for _ in range(2):
+        with pytest.raises(UserError, match=told):
+            split.check_blocks(np.array([511]))
+
+
+def test_texts_that_are_none_are_refused_by_their_file(dataset: Path) -> None:
+    file = dataset / "train" / "shard-00000.h5"
+    with h5py.File(file) as shard:
+        place = shard["ids"].id.get_offset()
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(b"\xff")
+    with pytest.raises(UserError, match=r"shard-00000\.h5: is damaged in row 0: its ids are"):
+        Split(dataset, "train").ids()
+
+
+def test_a_packed_image_that_cannot_be_unpacked_is_named(survey: Path, tmp_path: Path) -> None:
+    dataset = pack_survey(survey, tmp_path / "d", "compression=gzip")
+    file = dataset / "train" / "shard-00000.h5"
+    with h5py.File(file) as shard:
+        place = shard["images"].id.get_chunk_info(3)
+    with file.open("r+b") as stream:
+        stream.seek(place.byte_offset)
+        stream.write(bytes(place.size))
+    with pytest.raises(UserError, match=r"shard-00000\.h5: is damaged in row 3 \(.*; copy or pack"):
+        Split(dataset, "train").take("images", np.array([2, 3]))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lens_hpc.dataset.mapping import MappedFiles, cut_shards_named
+from lens_hpc.errors import UserError
 
 SIGACTION_BYTES = 152  # of glibc on Linux
 
@@ -136,3 +137,10 @@ def test_what_was_read_is_given_back_and_read_again(tmp_path: Path) -> None:
     mapped.forget()
     assert resident_bytes(mapped) == 0
     np.testing.assert_array_equal(mapped.bytes[: len(values)], values)
+
+
+def test_a_size_beyond_all_memory_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "shard.h5"
+    file.write_bytes(b"small")
+    with pytest.raises(UserError, match=r"bytes cannot be mapped into memory: Cannot allocate"):
+        MappedFiles([file], [1 << 60])

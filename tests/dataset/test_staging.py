@@ -1,5 +1,7 @@
 import errno
 import fcntl
+import json
+import os
 import shutil
 import threading
 import time
@@ -36,12 +38,12 @@ def test_staging_goes_on_from_a_half_copied_state(many_shards: Path, tmp_path: P
     _, records = parts(many_shards)
     folder = tmp_path / "near"
     staging.copy_shards(many_shards, records[:2], folder, print)
-    (folder / (records[2].file + ".partial")).write_bytes(b"half")
+    (folder / (records[2].file + ".partial-node7-4711")).write_bytes(b"half")
     times = {file: file.stat().st_mtime_ns for file in folder.rglob("*.h5")}
     staging.copy_shards(many_shards, records, folder, print)
     assert {file: file.stat().st_mtime_ns for file in times} == times
     assert len(staging.staged_copies(records, folder)) == len(records)
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.partial*"))
 
 
 def test_it_is_told_how_far_staging_is(many_shards: Path, tmp_path: Path) -> None:
@@ -138,3 +140,82 @@ def test_a_folder_is_told_by_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("NEAR")
     with pytest.raises(UserError, match=r"\$NEAR: the variable is not set"):
         staging.expand_folder("$NEAR")
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM]
+)
+def test_staging_goes_on_without_locks_and_says_what_is_not_promised(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    def refuse(_: int, __: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    _, records = parts(dataset)
+    near = tmp_path / "near"
+    of_another = near / (records[0].file + ".partial-node7-4711")
+    of_another.parent.mkdir(parents=True)
+    of_another.write_bytes(b"half")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    staging.copy_shards(dataset, records, near, print)
+    assert f"the file system of {near} has no locks ({os.strerror(code)})" in caplog.text
+    assert len(staging.staged_copies(records, near)) == len(records)
+    # It may be another job's, which is at work.
+    assert of_another.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_by_its_folder(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    def fill(_: Path, target: Path) -> str:
+        target.write_bytes(b"half")
+        raise OSError(code, os.strerror(code))
+
+    _, records = parts(dataset)
+    monkeypatch.setattr(staging, "_copy_bytes", fill)
+    near = tmp_path / "near"
+    staging.copy_shards(dataset, records, near, print)
+    assert f"{near} is full; {dataset / records[0].file} is read from where it is" in caplog.text
+    assert not staging.staged_copies(records, near)
+    assert not list(near.rglob("*.partial*"))
+
+
+def test_a_shard_that_cannot_be_read_is_named(dataset: Path, tmp_path: Path) -> None:
+    _, records = parts(dataset)
+    file = dataset / records[0].file
+    file.unlink()
+    with pytest.raises(UserError, match=rf"{file}: cannot be read: No such file"):
+        staging.copy_shards(dataset, records, tmp_path / "near", print)
+    assert not list((tmp_path / "near").rglob("*.h5*"))
+
+
+def test_a_disk_that_fails_is_named(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path, __: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    _, records = parts(dataset)
+    monkeypatch.setattr(staging, "_copy_bytes", fail)
+    with pytest.raises(UserError, match=r"near/train/shard-00000\.h5: cannot be written: Input"):
+        staging.copy_shards(dataset, records, tmp_path / "near", print)
+
+
+@pytest.mark.parametrize("change", [{"name": "../escape"}, {"file": "../../.bashrc"}])
+def test_nothing_is_staged_outside_of_its_folder(dataset: Path, change: dict[str, str]) -> None:
+    tree = json.loads((dataset / "manifest.json").read_text())
+    record = tree["splits"]["train"]["shards"][0]
+    for target in (tree, record):
+        target |= {key: value for key, value in change.items() if key in target}
+    (dataset / "manifest.json").write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"manifest\.json: is damaged"):
+        Split(dataset, "train")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +78,50 @@ def test_an_older_run_has_none_and_a_damaged_file_is_named(tmp_path: Path) -> No
     (tmp_path / "rows.parquet").write_bytes(b"junk")
     with pytest.raises(UserError, match=r"rows\.parquet: is damaged"):
         read_row_hashes(tmp_path / "rows.parquet")
+
+
+def row_table(**columns: pa.Array) -> pa.Table:
+    """Return a sound table of two rows, but for these columns; None leaves one out."""
+    hashes = pa.array([1, 2], pa.uint64())
+    degrees = pa.array([1.5, None], pa.float64())
+    table = {"id_hash": hashes, "pixel_hash": hashes, "ra": degrees, "dec": degrees} | columns
+    return pa.table({name: values for name, values in table.items() if values is not None})
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"ra": None},
+        {"id_hash": pa.array([1, None], pa.uint64())},
+        {"id_hash": pa.array(["a", "b"])},
+        {"pixel_hash": pa.array([[1], [2]])},
+        {"dec": pa.array([b"x", b"y"])},
+    ],
+    ids=["a column less", "null", "texts", "lists", "bytes"],
+)
+def test_rows_of_another_kind_are_refused(tmp_path: Path, columns: dict[str, pa.Array]) -> None:
+    file = tmp_path / "rows.parquet"
+    pq.write_table(row_table(), file)
+    assert read_row_hashes(file) is not None
+    pq.write_table(row_table(**columns), file)
+    with pytest.raises(UserError, match=r"rows\.parquet: is damaged"):
+        read_row_hashes(file)
+
+
+def test_one_damaged_byte_is_read_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    pq.write_table(row_table(), file)
+    sound = file.read_bytes()
+    for place in range(0, len(sound), 3):
+        content = bytearray(sound)
+        content[place] ^= 0x55
+        file.write_bytes(content)
+        said = ""
+        try:
+            read_row_hashes(file)
+        except UserError as error:
+            said = str(error)
+        assert not said or str(file) in said
 
 
 def test_places_are_compared_around_the_pole_and_across_zero() -> None:

@@ -1,4 +1,7 @@
+import json
 from pathlib import Path
+
+import pytest
 
 from lens_hpc.dataset.verdict import (
     Audit,
@@ -27,8 +30,31 @@ def test_an_audit_holds_for_the_dataset_as_it_was(dataset: Path) -> None:
     assert read_audit(dataset) is None
 
 
-def test_a_damaged_audit_is_none(dataset: Path) -> None:
-    (dataset / "audit.json").write_text("{")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        {"findings": []},
+        {"findings": [{"verdict": "superb", "check": "a", "found": "b"}]},
+        {"rows": "many"},
+    ],
+    ids=lambda content: repr(content[:6] if isinstance(content, bytes) else content),
+)
+def test_a_damaged_audit_is_none(dataset: Path, content: bytes | dict[str, object]) -> None:
+    findings = (finding("fine", "a"),)
+    audit = Audit(dataset="toy", manifest_crc32=manifest_crc32(dataset), rows=40, findings=findings)
+    write_audit(dataset, audit)
+    assert read_audit(dataset) == audit
+
+    file = dataset / "audit.json"
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(file.read_text()) | content).encode()
+    file.write_bytes(content)
     assert read_audit(dataset) is None
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -74,3 +75,20 @@ def test_other_features_are_refused_unless_none_are_read(dataset: Path) -> None:
     samples.read_rest(rows, features, labels)
     assert features.tolist() == [[0, 0], [0, 0]]
     assert labels.tolist() == split.take("labels", rows).tolist()
+
+
+def test_damaged_rows_are_refused_where_they_are_verified(dataset: Path) -> None:
+    file = dataset / "val" / "shard-00000.h5"
+    with h5py.File(file) as shard:
+        place = shard["images"].id.get_offset()
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(bytes(100))
+
+    split = Split(dataset, "val")
+    rows = np.array([1, 2])
+    images = torch.empty(2, *split.shape("images"))
+    Samples(split, split.manifest, "cutout").read_images(rows, images)
+    verified = Samples(split, split.manifest, "cutout", verify=True)
+    with pytest.raises(UserError, match=r"val/shard-00000\.h5: is damaged in rows 0-5"):
+        verified.read_images(rows, images)

@@ -1,3 +1,8 @@
+import json
+import random
+import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,20 +13,46 @@ from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.model.build import build_model
 from lens_hpc.model.trained import load_trained, save_trained
+from lens_hpc.scoring.finder import Finder
+from tests.conftest import SMALL_MODEL, pack_survey, write_survey
+
+Saved = tuple[Path, torch.nn.Module]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    return pack_survey(write_survey(folder / "survey"), folder / "dataset")
+
+
+@pytest.fixture(scope="module")
+def saved_once(packed: Path) -> Saved:
+    small_model = config.Model.model_validate(SMALL_MODEL)
+    manifest = Split(packed, "train").manifest
+    run = packed.parent / "run"
+    settings = config.Train(run=run, data=config.Data(dataset=packed), model=small_model)
+    model = build_model(small_model, manifest)
+    save_trained(run / "best", model, settings, manifest, {"epoch": "3"})
+    return run / "best", model
 
 
 @pytest.fixture
-def saved(tmp_path: Path, dataset: Path, small_model: config.Model) -> tuple[Path, torch.nn.Module]:
-    manifest = Split(dataset, "train").manifest
-    settings = config.Train(
-        run=tmp_path / "run", data=config.Data(dataset=dataset), model=small_model
-    )
-    model = build_model(small_model, manifest)
-    save_trained(tmp_path / "run" / "best", model, settings, manifest, {"epoch": "3"})
-    return tmp_path / "run" / "best", model
+def saved(tmp_path: Path, saved_once: Saved) -> Saved:
+    """A copy that a test may damage."""
+    folder, model = saved_once
+    return shutil.copytree(folder, tmp_path / "run" / "best"), model
 
 
-def test_what_was_saved_is_loaded(saved: tuple[Path, torch.nn.Module]) -> None:
+def what_is_said(of: Callable[[], object]) -> str:
+    """Return the message for the user, if there is one."""
+    try:
+        of()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_what_was_saved_is_loaded(saved: Saved) -> None:
     folder, model = saved
     trained = load_trained(folder)
     for name, tensor in model.state_dict().items():
@@ -34,7 +65,7 @@ def test_what_was_saved_is_loaded(saved: tuple[Path, torch.nn.Module]) -> None:
     ]
 
 
-def test_damaged_or_foreign_weights_are_named(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_damaged_or_foreign_weights_are_named(saved: Saved) -> None:
     folder, _ = saved
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(
@@ -54,13 +85,13 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_is_a_start_for_another_with_other_features(
-    saved: tuple[Path, torch.nn.Module],
-    dataset: Path,
+    saved: Saved,
+    packed: Path,
     small_model: config.Model,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder, theirs = saved
-    manifest = Split(dataset, "train").manifest
+    manifest = Split(packed, "train").manifest
     same = build_model(small_model.model_copy(update={"weights": str(folder.parent)}), manifest)
     assert all(
         torch.equal(value, theirs.state_dict()[name]) for name, value in same.state_dict().items()
@@ -77,4 +108,105 @@ def test_a_run_is_a_start_for_another_with_other_features(
     assert "1 of" in caplog.text
     assert "begin anew: features.0.weight" in caplog.text
     with pytest.raises(UserError, match="name a run that has trained for an epoch"):
-        build_model(small_model.model_copy(update={"weights": str(dataset)}), manifest)
+        build_model(small_model.model_copy(update={"weights": str(packed)}), manifest)
+
+
+# ---- files that are damaged, or somebody else's ----
+
+
+def with_header(data: bytes, change: Callable[[dict], object]) -> bytes:
+    """Return safetensors whose header, which is JSON, is another one."""
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def first(header: dict) -> dict:
+    return header[next(name for name in header if name != "__metadata__")]
+
+
+WEIGHTS_DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "garbage": lambda data: b"\x80\x04junk" * 100,
+    "cut in the header": lambda data: data[:50],
+    "cut in the tensors": lambda data: data[:-100],
+    "longer": lambda data: data + b"more",
+    "a header of 10^9 bytes": lambda data: struct.pack("<Q", 10**9) + data[8:],
+    "a header longer than any file": lambda data: b"\xff" * 8 + data[8:],
+    "a header that is null": lambda data: struct.pack("<Q", 4) + b"null" + data,
+    "a header of brackets": lambda data: struct.pack("<Q", 10**5) + b"[" * 10**5,
+    "another shape": lambda data: with_header(data, lambda h: first(h).update(shape=[3])),
+    "a huge shape": lambda data: with_header(data, lambda h: first(h).update(shape=[2**62, 8])),
+    "an unknown type": lambda data: with_header(data, lambda h: first(h).update(dtype="PICKLE")),
+    "a place elsewhere": lambda data: with_header(
+        data, lambda h: first(h).update(data_offsets=[0, 1 << 40])
+    ),
+    "no tensor": lambda data: with_header(data, dict.clear),
+}
+
+
+@pytest.mark.parametrize("damage", WEIGHTS_DAMAGED.values(), ids=WEIGHTS_DAMAGED.keys())
+def test_damaged_weights_are_one_message(
+    saved: Saved,
+    packed: Path,
+    small_model: config.Model,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    folder, _ = saved
+    file = folder / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError) as error:
+        load_trained(folder)
+    assert str(error.value).startswith(f"{file}: is damaged")
+    assert len(str(error.value)) < 1000
+
+    # As the start of another run, or as a file for the backbone.
+    manifest = Split(packed, "train").manifest
+    for weights in (folder, file):
+        start = small_model.model_copy(update={"weights": str(weights)})
+        said = what_is_said(lambda start=start: build_model(start, manifest))
+        # A run's tensors without a match are named in a warning, when all can be read.
+        assert str(weights) in said or (weights == folder and not said)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "calibration.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[]", b"3", b"{", b"\xff\xfe", b"\0", b"[" * 100_000, b'{"step": []}'],
+    ids=lambda content: repr(content[:6]),
+)
+def test_a_damaged_file_beside_the_weights_is_named(
+    saved: Saved, name: str, content: bytes
+) -> None:
+    folder, _ = saved
+    (folder / name).write_bytes(content)
+    said = what_is_said(lambda: Finder.load(folder.parent))
+    # A calibration may be of other weights, and is not used then.
+    is_of_others = name == "calibration.json" and b"step" in content
+    assert (str(folder / name) in said) != is_of_others
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "model.safetensors"])
+def test_one_damaged_byte_is_loaded_or_named(saved: Saved, name: str) -> None:
+    folder, _ = saved
+    sound = (folder / name).read_bytes()
+    rng = random.Random(0)
+    for _ in range(20):
+        content = bytearray(sound)
+        # The first bytes of weights are their header.
+        content[rng.randrange(min(len(sound), 5000))] ^= rng.randrange(1, 256)
+        (folder / name).write_bytes(content)
+        said = what_is_said(lambda: load_trained(folder))
+        # Another value of a setting may be a sound one that does not suit the rest.
+        assert name != "model.safetensors" or not said or name in said
+
+
+def test_a_manifest_without_training_is_no_runs(saved: Saved) -> None:
+    folder, _ = saved
+    tree = json.loads((folder / "manifest.json").read_text())
+    del tree["splits"]["train"]
+    (folder / "manifest.json").write_text(json.dumps(tree | {"statistics": None}))
+    with pytest.raises(UserError, match=r"manifest\.json: has no statistics of training"):
+        load_trained(folder)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,33 @@ def test_what_was_kept_is_read_and_none_takes_it_away(tmp_path: Path) -> None:
     assert read_calibration(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"temperature": "hot"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "[" * 100_000, '{"temperature": "hot"}'], ids=lambda t: t[:9]
+)
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(UserError, match=r"calibration\.json: is damaged"):
+        read_calibration(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"prevalence": 1},
+        {"prevalence": float("nan")},
+        {"isotonic_logits": []},
+        {"isotonic_logits": [2, -1]},
+        {"isotonic_probabilities": [0.1]},
+        {"isotonic_probabilities": [0.1, 7]},
+        {"isotonic_probabilities": None},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_fit_gives_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write_calibration(tmp_path, Calibration(1.5, (-1.0, 2.0), (0.1, 0.9), 0.3))
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=r"calibration\.json: is damaged"):
         read_calibration(tmp_path)
