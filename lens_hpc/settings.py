@@ -7,9 +7,19 @@ of each problem, the value given and what is valid. Paths are relative to the wo
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -33,9 +43,18 @@ FilePath = Annotated[Path, AfterValidator(_expand_home)]
 WordOrPath = Annotated[str, BeforeValidator(_path_as_text)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 
 LONGEST_SHOWN = 80
+MOST_PROBLEMS = 20
+
+LARGEST_NUMBER = (1 << 64) - 1
+MOST_BYTES = 1 << 20
+MOST_NODES = 20_000
+DEEPEST = 50
+"""Bounds of a file of settings: a larger one is none, and reading it could take for ever."""
+LONGEST_NODE = 50
+"""Characters of a text that count as one more node, where an alias repeats it."""
 
 
 class Settings(BaseModel):
@@ -70,6 +89,7 @@ def load(
 
     A YAML `file` comes first, then `key=value` texts, then `values` as Python has them. `source`
     is what an error calls the place where the last two stood. Raises UserError with every problem.
+    A model's validators learn from their context `given` what stood not in the file: dotted keys.
     """
     tree = read_yaml(file) if file else {}
     for name in kind.not_in_files & tree.keys():
@@ -80,10 +100,11 @@ def load(
     for override in overrides:
         _set_override(tree, override)
     _merge(tree, kind, values or {})
-    _refuse_nul(tree)
+    _refuse_unusable(tree)
 
+    given = {override.partition("=")[0] for override in overrides} | {*(values or {})}
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(tree, context={"given": given} if file else None)
     except ValidationError as error:
         problems = _problems(kind, error)
 
@@ -91,6 +112,8 @@ def load(
     if overrides or values or not file:
         places.append(source)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    if len(problems) > MOST_PROBLEMS:
+        count = f"more than {MOST_PROBLEMS} problems"
     listed = "\n".join(f"  {problem}" for problem in problems)
     raise UserError(f"{count} in the settings from {' and '.join(places)}:\n{listed}")
 
@@ -98,10 +121,18 @@ def load(
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds. Raises UserError when there is none."""
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_Yaml)
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file}: is no file; name one of `key: value` lines")
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{file}: has more than {MOST_BYTES:,} bytes; no file of settings has")
+
+    try:
+        tree = _parse_yaml(content.decode("utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{file}: is not valid YAML: {error}") from error
 
     if not isinstance(tree, dict):
@@ -180,20 +211,65 @@ def _shown(value: Any) -> str:
 # ---- YAML and overrides ----
 
 
+def _parse_yaml(text: str) -> Any:
+    """Return what a text of YAML says; YAMLError or ValueError where it says nothing sound."""
+    try:
+        return yaml.load(text, Loader=_Yaml)
+    except OverflowError as error:  # a number with colons, 1:2:3:..., of hundreds of parts
+        raise ValueError(str(error)) from error
+
+
 class _Yaml(yaml.SafeLoader):
-    """YAML in which `no`, `on` and dates stay words, and no key stands twice in a mapping."""
+    """YAML in which `no`, `on` and dates stay words, and no key stands twice in a mapping.
+
+    There are no tags, and what aliases repeat is counted each time, before it is made.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = 0
+        self._depth = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            self._refuse(event, f"settings have no tags, such as {event.tag}; leave it out")
+        before = self._nodes
+        self._depth += 1
+        if self._depth > DEEPEST:
+            self._refuse(event, f"it is nested more than {DEEPEST} deep")
+
+        node: Any = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self._sizes:
+                self._refuse(event, f"the alias {event.anchor} is a part of itself")
+            self._nodes += self._sizes[node]
+        else:
+            long = len(node.value) // LONGEST_NODE if isinstance(node, yaml.ScalarNode) else 0
+            self._nodes += 1 + long
+            self._sizes[node] = self._nodes - before
+        if self._nodes > MOST_NODES:
+            self._refuse(event, f"it holds more than {MOST_NODES:,} values; no settings do")
+        return node
+
+    def _refuse(self, event: Any, reason: str) -> NoReturn:
+        raise yaml.composer.ComposerError(None, None, reason, event.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [
-            self.construct_object(key, deep=True)
-            for key, _ in node.value
-            if key.tag != "tag:yaml.org,2002:merge"
-        ]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # it is refused below
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
+                    None, None, f"the key {_shown(key)!r} stands twice", node.start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -207,18 +283,23 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def _refuse_nul(value: object, key: str = "") -> None:
-    """Raise UserError for a text with the character NUL, which neither paths nor HDF5 can hold."""
+def _refuse_unusable(value: object, key: str = "") -> None:
+    """Raise UserError for what neither paths, NumPy nor HDF5 can hold.
+
+    It is a text with the character NUL, or a whole number of more than 64 bits.
+    """
     if isinstance(value, str) and "\0" in value:
-        raise UserError(f"{key} = {value!r}: must not hold the character NUL")
+        raise UserError(f"{key} = {_shown(value)!r}: must not hold the character NUL")
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise UserError(f"{key} = {_shown(value)}: must not have more than 64 bits")
     if isinstance(value, Mapping):
         for name, inner in value.items():
             inner_key = f"{key}.{name}" if key else str(name)
-            _refuse_nul(name, f"the name {inner_key!r}")
-            _refuse_nul(inner, inner_key)
+            _refuse_unusable(name, f"the name {_shown(inner_key)!r}")
+            _refuse_unusable(inner, inner_key)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _refuse_nul(inner, key)
+            _refuse_unusable(inner, key)
 
 
 def _set_override(tree: dict[str, Any], override: str) -> None:
@@ -227,14 +308,16 @@ def _set_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"{override!r} is not a setting; write key=value, as in train.epochs=5")
     try:
-        value = yaml.load(text, Loader=_Yaml)
-    except yaml.YAMLError as error:
-        told = f"{override!r}: the value is not valid YAML: {error}"
+        value = _parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        told = f"{_shown(override)!r}: the value is not valid YAML: {error}"
         if text.startswith("{"):
             told += f"\na text that begins with a brace needs quotes: {key}='\"{text}\"'"
         raise UserError(told) from error
 
     *groups, name = key.split(".")
+    if len(groups) > DEEPEST:
+        raise UserError(f"{_shown(override)!r}: groups are nested less than {DEEPEST} deep")
     for group in groups:
         branch = tree.setdefault(group, {})
         if not isinstance(branch, dict):
@@ -267,7 +350,11 @@ _TYPE_TAG = re.compile(r"\[|^(constrained-)?(str|int|float|bool)$")
 def _problems(kind: type[Settings], error: ValidationError) -> list[str]:
     """Explain each problem once, with the alternatives that pydantic tried for one setting."""
     reasons: dict[str, list[str]] = {}
-    for problem in error.errors():
+    found = error.errors()
+    for number, problem in enumerate(found):
+        if len(reasons) == MOST_PROBLEMS:
+            reasons[f"and {len(found) - number:,} more"] = [""]
+            break
         subject, reason = _explain(kind, problem)
         reasons.setdefault(subject, []).append(reason)
     return [subject + ", or ".join(alternatives) for subject, alternatives in reasons.items()]
@@ -275,7 +362,8 @@ def _problems(kind: type[Settings], error: ValidationError) -> list[str]:
 
 def _explain(kind: type[Settings], problem: ErrorDetails) -> tuple[str, str]:
     """Return which setting is at fault, with its value, and why."""
-    path = ".".join(str(part) for part in problem["loc"] if not _TYPE_TAG.search(str(part)))
+    parts = [str(part) for part in problem["loc"] if not _TYPE_TAG.search(str(part))]
+    path = _shown(".".join(parts))
     given = _shown(problem["input"])
 
     if problem["type"] == "missing":

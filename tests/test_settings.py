@@ -172,3 +172,29 @@ def test_a_mapping_that_is_no_group_is_replaced_as_a_whole(tmp_path: Path) -> No
 def test_a_text_that_begins_with_a_brace_is_told_to_be_quoted() -> None:
     with pytest.raises(UserError, match=r"""needs quotes: images='"{id}.npy"'$"""):
         verbs.read_settings("pack", [], ["images={id}.npy"])
+
+
+HARMLESS = {
+    "aliases": "a: &a [1, 2]\nb: *a\nc: [*a, *a]\n",
+    "a merge": "a: &a {x: 1}\nb: {<<: *a, y: 2}\n",
+    "a list of 9,000 files": "stack: [" + ", ".join(f"f{n}.npy" for n in range(9000)) + "]\n",
+    "a byte order mark": "\ufeffa: 1\n",
+    "a long text": "a: " + "x" * 100_000 + "\n",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_bounded_leaves_room(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(HARMLESS[name], encoding="utf-8")
+    text = HARMLESS[name].removeprefix("\ufeff")
+    assert settings.read_yaml(file) == yaml.safe_load(text)
+
+
+def test_a_setting_of_many_groups_or_a_long_number_is_refused() -> None:
+    assert "nested less than" in problems(*REQUIRED, "a." * 3000 + "b=1")
+    assert "not valid YAML" in problems(*REQUIRED, "train.epochs=" + "1" * 5000)
+    assert "nested more than" in problems(*REQUIRED, "train.epochs=" + "[" * 3000)
+    reason = problems(*REQUIRED, "train.epochs=" + "1" * 4000)
+    assert reason.endswith("...: must not have more than 64 bits")
+    assert len(reason) < 200

@@ -2,17 +2,28 @@
 
 import gzip
 import math
+import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.lib import format as npy
 
-from lens_hpc.packing.fits_images import GZIP_MAGIC, MOST_PIXELS, Hdu, check_pixel_count
+from lens_hpc.dataset.verdict import first_few
+from lens_hpc.packing.fits_images import (
+    GZIP_MAGIC,
+    MOST_PIXELS,
+    Hdu,
+    check_pixel_count,
+    check_unpacked,
+)
 
 NAMES_SHOWN = 30
+CHUNK_BYTES = 1 << 20
+MOST_LINKS = 16
 MOST_BYTES = 8 * MOST_PIXELS
 """A few bytes may unzip to more than there is memory."""
 
@@ -26,16 +37,16 @@ def read_npy(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
         return decode_npy(file.readall())
 
 
-def decode_npy(content: bytes) -> np.ndarray:
+def decode_npy(content: bytes | bytearray) -> np.ndarray:
     """Return the array of an .npy file that has this content, perhaps gzipped."""
     if content.startswith(GZIP_MAGIC):
-        content = _unzip(content)
+        content = _unzip(bytes(content))
 
     # Bytes 8 and 9 of version 1.0 hold the length of the header that follows them, later ones
     # take two more. Byte 6 is the version.
     length_bytes = 2 if content[6:7] <= b"\x01" else 4
     header_length = 8 + length_bytes + int.from_bytes(content[8 : 8 + length_bytes], "little")
-    shape, is_fortran, dtype = _parse_npy_header(content[:header_length])
+    shape, is_fortran, dtype = _parse_npy_header(bytes(content[:header_length]))
 
     # Objects would be pickles, which run code; a file of another length is damaged.
     length = len(content)
@@ -47,9 +58,12 @@ def decode_npy(content: bytes) -> np.ndarray:
     return pixels.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _unzip(content: bytes) -> bytes:
+def _unzip(content: bytes) -> bytearray:
+    unzipped = bytearray()
     with gzip.open(BytesIO(content)) as file:
-        unzipped = file.read(MOST_BYTES + 1)
+        while len(unzipped) <= MOST_BYTES and (chunk := file.read(CHUNK_BYTES)):
+            unzipped += chunk
+            check_unpacked(len(unzipped), len(content))
     if len(unzipped) > MOST_BYTES:
         raise ValueError("unzipped, it is too large for a cutout")
     return unzipped
@@ -73,21 +87,90 @@ def read_npz(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
     refuse_hdu(hdu)
     with np.load(path, allow_pickle=False) as arrays:
         name = choose_array(list(arrays.files), key)
-        members = {member.filename: member.file_size for member in arrays.zip.infolist()}
-        if members.get(f"{name}.npy", 0) > MOST_BYTES:
+        if npz_member(arrays, name).file_size > MOST_BYTES:
             raise ValueError("unzipped, it is too large for a cutout")
         return np.asarray(arrays[name])
+
+
+def npz_member(arrays: Any, name: str) -> zipfile.ZipInfo:
+    """Return where an array of an .npz file lies; ValueError where it would fill the memory."""
+    members = {member.filename: member for member in arrays.zip.infolist()}
+    member = members.get(f"{name}.npy") or members[name]
+    check_unpacked(member.file_size, member.compress_size)
+    return member
 
 
 def read_hdf5(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
     """Read one array of an HDF5 file, at any depth; `key` names it where there are several."""
     refuse_hdu(hdu)
     with h5py.File(path, "r", locking=False) as file:
-        item = file.get(key) if key is not None else None
+        item = hdf5_item(file, key) if key is not None else None
         if not isinstance(item, h5py.Dataset):
-            item = file[choose_array(list_hdf5_arrays(file), key)]
+            item = hdf5_item(file, choose_array(list_hdf5_arrays(file), key))
+        if item.dtype.hasobject:
+            raise ValueError("it holds texts or lists, no numbers")
         check_pixel_count(item.shape)
+        check_hdf5_chunks(item)
+        check_unpacked(item.nbytes, item.id.get_storage_size())
         return np.asarray(item[()])
+
+
+def hdf5_item(group: h5py.Group, path: str, links: int = 0) -> Any:
+    """Return what lies under a path in an HDF5 file, None for nothing.
+
+    Raises ValueError where the path or the data lead into another file: nobody would notice if that
+    changes or goes. `links` is how many led here.
+    """
+    item: Any = group.file if path.startswith("/") else group
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        name = part.encode()
+        if not isinstance(item, h5py.Group) or not item.id.links.exists(name):
+            return None
+        kind = item.id.links.get_info(name).type
+        if kind == h5py.h5l.TYPE_EXTERNAL:
+            other, inner = item.id.links.get_val(name)
+            listed = f"{inner.decode(errors='replace')} in {other.decode(errors='replace')}"
+            raise ValueError(
+                f"{path} is a link into another file, to {listed}: name that file, or copy it into "
+                "this one"
+            )
+        if kind == h5py.h5l.TYPE_SOFT:
+            if links == MOST_LINKS:
+                return None
+            item = hdf5_item(item, item.id.links.get_val(name).decode(), links + 1)
+        else:
+            item = item[part]
+    if isinstance(item, h5py.Dataset):
+        _refuse_other_files(item, path, links)
+    return item
+
+
+def _refuse_other_files(dataset: h5py.Dataset, name: str, links: int) -> None:
+    """Raise ValueError for numbers in other files."""
+    others = {entry[0] for entry in dataset.external or []}
+    if dataset.is_virtual:
+        sources = dataset.virtual_sources()
+        # A dot is the file itself, in which a link may lead to another one.
+        others = {source.file_name for source in sources} - {"."}
+        for part in {source.dset_name for source in sources if source.file_name == "."}:
+            if "%" in part or links == MOST_LINKS:
+                raise ValueError(f"{name} is made of parts that cannot be known: copy it")
+            hdf5_item(dataset.file, "/" + part, links + 1)
+    if others:
+        listed = first_few(sorted(others))
+        raise ValueError(
+            f"the pixels of {name} lie in other files, {listed}: name these in stack, or copy them "
+            "into one file"
+        )
+
+
+def check_hdf5_chunks(dataset: h5py.Dataset) -> None:
+    """Raise ValueError where reading any row would unpack a piece that fills the memory."""
+    if dataset.chunks is not None:
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        check_unpacked(chunk_bytes, dataset.id.get_storage_size())
 
 
 def list_hdf5_arrays(file: h5py.File) -> list[str]:

@@ -119,7 +119,10 @@ def mask_pixels(image: np.ndarray, mask: np.ndarray, condition: str) -> np.ndarr
     if condition.startswith("&"):
         if values.dtype.kind not in "iu":
             raise ValueError(f"masks.bad = {condition} is about bits, and the mask is of floats")
-        is_bad = (values & int(condition[1:])) != 0
+        bits = int(condition[1:])
+        if bits > np.iinfo(values.dtype).max:
+            raise ValueError(f"masks.bad = {condition}: numbers of {values.dtype} have no such bit")
+        is_bad = (values & bits) != 0
     else:
         sign = condition.rstrip("-+.0123456789eE ")
         is_bad = COMPARISONS[sign](values, float(condition.removeprefix(sign)))

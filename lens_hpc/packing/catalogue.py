@@ -21,7 +21,7 @@ from lens_hpc.packing.catalogue_files import (
     expand_paths,
     image_patterns,
 )
-from lens_hpc.packing.cells import MISSING, CatalogueTable, from_frame
+from lens_hpc.packing.cells import MISSING, CatalogueTable, fixed_strings, from_frame
 from lens_hpc.packing.conditions import evaluate_condition, words_in_condition
 from lens_hpc.packing.joins import choose_rows, join_tables
 from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
@@ -41,10 +41,12 @@ LABELS = {
     **dict.fromkeys(MISSING, -1),
 }
 NO_LABEL = -2
-SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+LONGEST_SPLIT = 100
+LONGEST_ID = 500
+"""Characters of an id or a group, whose longest decides how much memory all of them take."""
 NEVER_MISSING = ("columns.id", "images", "hdu", "key")
 ROW = "row"
-CHUNK_ROWS = 1 << 16
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd, with its bits spread: 2^64 over the golden ratio (Knuth, vol. 3, 6.4)."""
 
@@ -167,13 +169,15 @@ def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) 
     """Return the rows of a table, with what is text in them."""
     count = len(table)
     if "{" in columns.id:
-        ids = expand_template(columns.id, table).to_numpy(dtype=str)
+        ids = fixed_strings(
+            pa.array(expand_template(columns.id, table), pa.large_string()), LONGEST_ID
+        )
     else:
-        ids = _strings(table.texts(columns.id))
+        ids = fixed_strings(table.texts(columns.id), LONGEST_ID)
 
     groups = None
     if columns.group is not None:
-        groups = _strings(table.texts(columns.group))
+        groups = fixed_strings(table.texts(columns.group), LONGEST_ID)
 
     catalogue = Catalogue(
         ids=ids,
@@ -188,22 +192,6 @@ def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) 
     if columns.keep:
         catalogue.kept = kept.to_pandas(types_mapper=pd.ArrowDtype)
     return catalogue
-
-
-def _strings(texts: pa.Array) -> np.ndarray:
-    """Return texts as an array of NumPy's strings, (N,), in which an empty one is missing."""
-    longest = pc.max(pc.utf8_length(texts)).as_py() or 1
-    if len(texts) and pc.all(pc.string_is_ascii(texts)).as_py():
-        padded = pc.ascii_rpad(pc.fill_null(texts, ""), longest, padding="\0")
-        return np.frombuffer(padded.buffers()[2], np.uint8).astype(np.uint32).view(f"U{longest}")
-
-    strings = np.zeros(len(texts), dtype=f"U{longest}")
-
-    # Piece by piece, for a Python string takes several times the memory.
-    for start in range(0, len(texts), CHUNK_ROWS):
-        piece = pc.fill_null(texts.slice(start, CHUNK_ROWS), "")
-        strings[start : start + CHUNK_ROWS] = piece.to_numpy(zero_copy_only=False)
-    return strings
 
 
 # ---- the recipe and the columns ----
@@ -226,9 +214,9 @@ def _check_columns(
     if absent:
         where = "the fields of images" if recipe.catalogue is None else recipe.catalogue
         listed = ", ".join(absent)
-        existing = ", ".join(table.existing)
         raise UserError(
-            f"{where}: no column {listed}; it has: {existing}. Name the right columns in the recipe"
+            f"{where}: no column {listed}; it has: {table.names_shown()}. Name the right columns "
+            "in the recipe"
         )
 
 
@@ -283,6 +271,7 @@ def _requested_columns(recipe: Recipe, patterns: list[list[str]]) -> list[tuple[
 
 def _check_ids(catalogue: Catalogue) -> None:
     ids = catalogue.ids
+    _reject_long(catalogue, ids, "id")
     is_empty = ids == ""
     if not is_empty.any() and _all_differ(ids):
         return
@@ -290,6 +279,12 @@ def _check_ids(catalogue: Catalogue) -> None:
     is_repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
     catalogue.reject_where(is_empty, "the id is empty")
     catalogue.reject_where(is_repeated & ~is_empty, "the id stands twice")
+
+
+def _reject_long(catalogue: Catalogue, texts: np.ndarray, name: str) -> None:
+    if texts.dtype.itemsize > np.dtype(f"U{LONGEST_ID}").itemsize:
+        is_long = np.char.str_len(texts) > LONGEST_ID
+        catalogue.reject_where(is_long, f"the {name} is longer than {LONGEST_ID:,} characters")
 
 
 def _all_differ(ids: np.ndarray) -> bool:
@@ -309,6 +304,7 @@ def _all_differ(ids: np.ndarray) -> bool:
 def _check_groups(catalogue: Catalogue) -> None:
     if catalogue.groups is not None:
         catalogue.reject_where(catalogue.groups == "", "the group is empty")
+        _reject_long(catalogue, catalogue.groups, "group")
 
 
 def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None) -> None:
@@ -374,7 +370,8 @@ def _read_splits(catalogue: Catalogue, table: CatalogueTable, columns: Columns) 
 
     codes, values = table.coded(columns.split)
     values.append("")
-    names = np.array([columns.split_names.get(value, value) for value in values], dtype=str)
+    named = [columns.split_names.get(value, value) for value in values]
+    names = np.array([name[: LONGEST_SPLIT + 1] for name in named], dtype=str)
     catalogue.splits = names[codes]
 
     is_name = np.array([bool(SPLIT_NAME.fullmatch(name)) for name in names])

@@ -9,6 +9,7 @@ import numpy as np
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable
+from lens_hpc.packing.links import leads_inside
 from lens_hpc.packing.reasons import NO_FILE, guess_why_absent
 from lens_hpc.packing.recipe import PathPattern, Recipe
 from lens_hpc.packing.tar_files import tar_members, tar_of
@@ -127,12 +128,10 @@ class FileCheck:
     def _is_inside(self, full_path: str, is_link: bool) -> bool:
         folder = full_path.rpartition("/")[0]
         if folder not in self._inside_folders:
-            self._inside_folders[folder] = self._leads_inside(folder)
-        return self._inside_folders[folder] and not (is_link and not self._leads_inside(full_path))
-
-    def _leads_inside(self, path: str) -> bool:
-        real_path = os.path.realpath(path)
-        return real_path == self.root or real_path.startswith(self.root + os.sep)
+            self._inside_folders[folder] = leads_inside(folder, self.root)
+        if not self._inside_folders[folder]:
+            return False
+        return not is_link or leads_inside(full_path, self.root)
 
 
 def check_some_files_exist(

@@ -27,6 +27,8 @@ LOSES_AS_FLOAT = r"^[+-]?(0\d|\d{16,}(\.0*)?$)"
 """Texts that are no longer the same as numbers: 0012, and ids of more digits than a float has."""
 
 CELLS_TRIED = 1000
+CHUNK_ROWS = 1 << 16
+NAMES_SHOWN = 300
 _ELEMENT = re.compile(r"(.+)\[(\d+)\]")
 
 
@@ -42,6 +44,11 @@ class CatalogueTable:
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
+
+    def names_shown(self) -> str:
+        """Return the names of all columns, for a message, or the first of very many."""
+        dots = ", ..." if len(self.existing) > NAMES_SHOWN else ""
+        return ", ".join(self.existing[:NAMES_SHOWN]) + dots
 
     def take(self, rows: np.ndarray) -> "CatalogueTable":
         """Return the table of some rows, by their numbers."""
@@ -171,6 +178,28 @@ def from_numpy(values: np.ndarray, is_missing: np.ndarray | None = None) -> pa.A
     width = int(np.prod(values.shape[1:]))
     flat = from_numpy(values.reshape(-1), None if is_missing is None else is_missing.reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, width)
+
+
+def fixed_strings(texts: pa.Array, most: int) -> np.ndarray:
+    """Return texts as an array of NumPy's strings, (N,), in which an empty one is missing.
+
+    Those of more than `most` characters are cut to one more.
+    """
+    longest = pc.max(pc.utf8_length(texts)).as_py() or 1
+    if longest > most:
+        longest = most + 1
+        texts = pc.utf8_slice_codeunits(texts, 0, longest)
+    if len(texts) and pc.all(pc.string_is_ascii(texts)).as_py():
+        padded = pc.ascii_rpad(pc.fill_null(texts, ""), longest, padding="\0")
+        return np.frombuffer(padded.buffers()[2], np.uint8).astype(np.uint32).view(f"U{longest}")
+
+    strings = np.zeros(len(texts), dtype=f"U{longest}")
+
+    # Piece by piece, for a Python string takes several times the memory.
+    for start in range(0, len(texts), CHUNK_ROWS):
+        piece = pc.fill_null(texts.slice(start, CHUNK_ROWS), "")
+        strings[start : start + CHUNK_ROWS] = piece.to_numpy(zero_copy_only=False)
+    return strings
 
 
 # ---- one form for all files ----

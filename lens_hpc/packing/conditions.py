@@ -26,6 +26,10 @@ _BACKTICKED = r"`[^`]+`"
 _NAME = r"[A-Za-z_]\w*"
 _PARTS = re.compile(f"({_QUOTED}|{_BACKTICKED}|{_NAME})")
 QUOTES = ("'", '"')
+LONGEST = 20_000
+DEEPEST = 100
+"""Bounds of a condition: its length in characters, and how deep its parts may be nested."""
+LONGEST_SHOWN = 200
 _OPERATORS = ("and", "or", "not", "in")
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -71,22 +75,43 @@ def evaluate_condition(text: str, table: CatalogueTable, setting: str) -> Verdic
     'words', startswith(column, 'word') and endswith. A column whose name is no plain word stands
     in backticks. Raises UserError for anything else.
     """
+    shown = _shown(text)
+    if len(text) > LONGEST:
+        raise UserError(
+            f"{setting} = {shown}: has {len(text):,} characters, and no condition more than "
+            f"{LONGEST:,}; make a column of it in the catalogue"
+        )
+
     names: dict[str, str] = {}
     try:
         tree = ast.parse(_as_python(text, names).strip(), mode="eval")
+        _refuse_deep(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = getattr(error, "msg", str(error))
+        reason = getattr(error, "msg", None) or str(error) or "it is nested too deep"
         raise UserError(
-            f"{setting} = {text}: is not a condition: {reason}; a column whose name is no plain "
+            f"{setting} = {shown}: is not a condition: {reason}; a column whose name is no plain "
             "word stands in backticks"
         ) from error
 
     evaluation = _Evaluation(text, table, setting, names)
     truth = evaluation.truth(tree.body)
     if isinstance(truth, pa.Scalar):
-        raise UserError(f"{setting} = {text}: names no column")
+        raise UserError(f"{setting} = {shown}: names no column")
     numbers = pc.fill_null(truth.cast(pa.int8()), -1)
     return Verdict(numbers.to_numpy(zero_copy_only=False), evaluation.wrong)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
+def _refuse_deep(tree: ast.AST) -> None:
+    """Raise ValueError for a tree that is nested too deep to be walked by calls."""
+    layer = [tree]
+    for _ in range(DEEPEST):
+        layer = [child for node in layer for child in ast.iter_child_nodes(node)]
+    if layer:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
 
 
 def _as_python(text: str, names: dict[str, str]) -> str:
@@ -244,7 +269,7 @@ class _Evaluation:
             raise self._not_understood(node)
         name = self.names.get(node.id, node.id)
         if name not in self.table:
-            columns = ", ".join(self.table.existing)
+            columns = self.table.names_shown()
             raise self._error(f"no column {name!r}; there are {columns}")
         return name
 
@@ -252,10 +277,10 @@ class _Evaluation:
         text = ast.unparse(node)
         for stand_in, name in self.names.items():
             text = text.replace(stand_in, f"`{name}`")
-        return self._error(f"{text!r} cannot be understood in a condition")
+        return self._error(f"{_shown(text)!r} cannot be understood in a condition")
 
     def _error(self, reason: str) -> UserError:
-        return UserError(f"{self.setting} = {self.text}: {reason}")
+        return UserError(f"{self.setting} = {_shown(self.text)}: {reason}")
 
 
 def _literal(node: ast.expr) -> str | float | None:

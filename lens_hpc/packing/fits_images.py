@@ -3,7 +3,9 @@
 Pixels for which the file has a word of its own, BLANK or TNULL, are masked.
 """
 
+import gzip
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,17 @@ Part = tuple[Hdu, str | None]
 MOST_PIXELS = 1 << 28
 """No cutout has more; a header that says so is damaged, and reading it would take all memory."""
 
+MOST_UNPACKED = 64 << 20
+MOST_TIMES_UNPACKED = 100
+"""What unpacks to more bytes than the first, and to so many times its size, holds no measurements:
+noise does not shrink so far."""
+
 GZIP_MAGIC = b"\x1f\x8b"
+OTHER_MAGICS = (b"BZh", b"PK\x03\x04", b"\x1f\x9d", b"\x1f\x1e", b"\x1f\xa0")
+"""bzip2, zip, compress, pack and lzh, which the libraries would unpack whatever they hold."""
+MOST_TIMES_GZIPPED = 1040
+"""No gzip shrinks anything further."""
+CHUNK_BYTES = 1 << 20
 BITS_64 = 64
 HALF_OF_UINT64 = 1 << 63
 SYNTAX_OF_CFITSIO = re.compile(r"[\[\](){}]|\+\d+$|;|://|#|%|\$|^[!~-]")
@@ -45,6 +57,7 @@ def read_fits_parts(path: str, parts: Sequence[Part]) -> list[np.ndarray]:
 @contextmanager
 def _open_fits(path: str) -> Iterator[Any]:
     """Open the file of this name, whatever the C library would read into the name."""
+    refuse_zip_bomb(path)
     if not SYNTAX_OF_CFITSIO.search(path):
         with fitsio.FITS(path) as hdus:
             yield hdus
@@ -101,7 +114,7 @@ def _image_in_hdu(path: str, hdu: Any, key: str | None) -> np.ndarray | None:
     """Return the image that an HDU holds, if it holds one."""
     is_image = hdu.get_exttype() == "IMAGE_HDU"
     if is_image and key is None:
-        return _read_image_hdu(hdu) if hdu.has_data() else None
+        return _read_image_hdu(path, hdu) if hdu.has_data() else None
     if is_image or hdu.get_nrows() != 1:
         return None
 
@@ -117,11 +130,14 @@ def _image_in_hdu(path: str, hdu: Any, key: str | None) -> np.ndarray | None:
 # ---- pixels, and where there are none ----
 
 
-def _read_image_hdu(hdu: Any) -> np.ndarray:
+def _read_image_hdu(path: str, hdu: Any) -> np.ndarray:
     # fitsio's public way to this takes a deep copy, which is as long as an image takes.
     info = hdu._info
     shape, bits = info["dims"], info["img_type"]
     check_pixel_count(shape)
+    unpacked = math.prod(shape) * abs(bits) // 8
+    if unpacked > MOST_UNPACKED:
+        check_unpacked(unpacked, Path(path).stat().st_size)
 
     # The standard knows BLANK for integers alone, and a header is long to read, too.
     if bits < 0:
@@ -206,6 +222,40 @@ def check_pixel_count(shape: Sequence[int]) -> None:
     pixels = math.prod(map(int, shape))
     if pixels > MOST_PIXELS:
         raise ValueError(f"{pixels:,} pixels are too many for a cutout")
+
+
+def check_unpacked(unpacked_bytes: int, packed_bytes: int) -> None:
+    """Raise ValueError for what is small on disk and would fill the memory."""
+    if unpacked_bytes > max(MOST_UNPACKED, MOST_TIMES_UNPACKED * packed_bytes):
+        raise ValueError(
+            f"{packed_bytes:,} bytes would unpack to {unpacked_bytes:,} or more, which no sound "
+            "file does; mend or remove it"
+        )
+
+
+def refuse_zip_bomb(path: str | Path) -> None:
+    """Raise ValueError for a zipped file that is small on disk and would fill the memory.
+
+    It is unzipped to find out, unless it is too small for that.
+    """
+    file = os.open(path, os.O_RDONLY)  # as this runs for every image, without an object
+    try:
+        start = os.read(file, 4)
+    finally:
+        os.close(file)
+    if start.startswith(OTHER_MAGICS):
+        raise ValueError("it is packed by another program than gzip; unpack it")
+    if not start.startswith(GZIP_MAGIC):
+        return
+
+    size = Path(path).stat().st_size
+    if size * MOST_TIMES_GZIPPED <= MOST_UNPACKED:
+        return
+    unzipped = 0
+    with gzip.open(path) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            unzipped += len(chunk)
+            check_unpacked(unzipped, size)
 
 
 # ---- units ----

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import resource
 import signal
+import time
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
@@ -16,29 +18,45 @@ from lens_hpc.workers import make_pool
 LEAST_SECONDS = 300
 SLOWEST_BYTES_PER_SECOND = 1_000_000
 """Nothing that is sound is read more slowly, on a busy file system of a cluster either."""
+LEAST_BYTES = 256 << 20
+BYTES_PER_BYTE = 200
+"""Memory that a reader may take: so much, or so much for each byte of its file."""
+SECONDS_BETWEEN_LOOKS = 0.02
 
 AnyResult = TypeVar("AnyResult")
+
+
+class TooLongError(Exception):
+    """A call that took more of the processor's time than it may."""
 
 
 def read_in_worker(file: Path, read: Callable[..., AnyResult], *arguments: object) -> AnyResult:
     """Return `read(*arguments)`, which reads `file`, called in a process of its own.
 
     Raises what `read` raises, a RuntimeError in place of what cannot leave the process, and
-    UserError when that process dies or takes too long.
+    UserError when that process dies, takes too long or too much memory.
     """
-    seconds = LEAST_SECONDS + file.stat().st_size / SLOWEST_BYTES_PER_SECOND
+    size = file.stat().st_size
+    seconds = LEAST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+    most_bytes = max(LEAST_BYTES, BYTES_PER_BYTE * size)
     with make_pool(1, "fork") as pool:
         worker = pool.submit(os.getpid).result()
         task = pool.submit(_read, read, arguments)
         try:
-            finished = wait([task], timeout=seconds).done
+            is_small = _wait_while_small(task, worker, most_bytes, seconds)
         finally:
             # Also when we are interrupted: the pool would wait for it.
-            if not task.done():
+            was_done = task.done()
+            if not was_done:
                 with suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
 
-        if not finished:
+        if not is_small:
+            raise UserError(
+                f"{file}: has {size:,} bytes, and reading it takes more than {most_bytes:,} of "
+                "memory; mend or remove it"
+            )
+        if not was_done:
             raise UserError(f"{file}: was not read after {seconds:.0f} seconds; mend or remove it")
         try:
             return task.result()
@@ -46,6 +64,29 @@ def read_in_worker(file: Path, read: Callable[..., AnyResult], *arguments: objec
             raise UserError(
                 f"{file}: ends the process that reads it, or is too large for the memory; mend it"
             ) from error
+
+
+def _wait_while_small(
+    task: Future[AnyResult], worker: int, most_bytes: int, seconds: float
+) -> bool:
+    """Wait until a task is done, or time is up; return whether its process stayed small."""
+    end = time.monotonic() + seconds
+    before = _private_bytes(worker)
+    while time.monotonic() < end:
+        if wait([task], timeout=SECONDS_BETWEEN_LOOKS).done:
+            return True
+        if _private_bytes(worker) > before + most_bytes:
+            return False
+    return True
+
+
+def _private_bytes(process: int) -> int:
+    """Return the memory that a process has for itself, and not by mapping a file; 0 if unknown."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return (int(pages[1]) - int(pages[2])) * resource.getpagesize()
 
 
 def _read(read: Callable[..., AnyResult], arguments: tuple[object, ...]) -> AnyResult:
@@ -58,3 +99,22 @@ def _read(read: Callable[..., AnyResult], arguments: tuple[object, ...]) -> AnyR
         except Exception:
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
+
+
+def call_within(cpu_seconds: int, call: Callable[..., AnyResult], *arguments: object) -> AnyResult:
+    """Return `call(*arguments)`, made in a process that may use so much of the processor's time.
+
+    Raises TooLongError when that does not suffice. How busy the machine is does not matter.
+    """
+    with make_pool(1, "fork", _limit_cpu, cpu_seconds) as pool:
+        try:
+            return pool.submit(call, *arguments).result()
+        except BrokenProcessPool as error:
+            raise TooLongError from error
+
+
+def _limit_cpu(seconds: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    if most != resource.RLIM_INFINITY:
+        seconds = min(seconds, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

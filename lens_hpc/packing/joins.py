@@ -35,7 +35,7 @@ def join_tables(
         added = read_table(file, {*names, key_there}, join.table)
         for where, key, its_table in (("the rows", join.key, table), (file, key_there, added)):
             if key not in its_table:
-                existing = ", ".join(its_table.existing)
+                existing = its_table.names_shown()
                 raise UserError(f"join: no column {key!r} in {where}, which have: {existing}")
         table = _join(table, join.key, added, key_there, file)
     return table

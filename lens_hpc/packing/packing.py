@@ -8,13 +8,19 @@
    (`publishing`).
 """
 
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lens_hpc import files
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
+from lens_hpc.holding import held
 from lens_hpc.layout import MANIFEST
-from lens_hpc.packing.plan import Plan, is_same_recipe, make_plan
+from lens_hpc.packing.plan import Plan, is_same_recipe, make_plan, recipe_of
 from lens_hpc.packing.publishing import publish_dataset, remove_notes
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.packing.source_record import check_source
@@ -54,11 +60,33 @@ def pack_survey(settings: PackSettings) -> Packed:
     Raises UserError when the recipe, the catalogue or the images are at fault, or when the output
     holds something else.
     """
+    if settings.dry_run:
+        return Packed(settings.output, None, describe_plan(make_plan(settings)))
+
+    settings = settings.model_copy(update={"output": files.final_name(settings.output)})
+    with _held(settings):
+        return _pack(settings)
+
+
+@contextmanager
+def _held(settings: PackSettings) -> Iterator[None]:
+    """Hold the output: alone, or with the other tasks that pack the same."""
+    output = settings.output
+    if settings.tasks == 1:
+        with held(output):
+            yield
+        return
+
+    packed = [recipe_of(settings), str(settings.source), settings.tasks]
+    share = hashlib.sha256(json.dumps(packed).encode()).hexdigest()
+    task = output.with_name(f".{output.name}.task-{settings.task}.lock")
+    with held(output, share=share), held(output, file=task):
+        yield
+
+
+def _pack(settings: PackSettings) -> Packed:
     output = settings.output
     plan = make_plan(settings)
-    if settings.dry_run:
-        return Packed(output, None, describe_plan(plan))
-
     if output.exists() and not _is_empty_folder(output):
         manifest = _check_packed_already(plan)
         text = f"{output} is packed already. {describe_dataset(output, manifest)}"

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lens_hpc.packing.array_files import choose_array, decode_npy
+from lens_hpc.packing.fits_images import check_unpacked
 from lens_hpc.packing.pictures import decode_picture
 
 MOST_CACHED_BYTES = 256 << 20
 """Row groups are kept up to this size, since rows are asked for in a random order."""
 
+ROWS_AT_ONCE = 16
 NPY_MAGIC = b"\x93NUMPY"
 
 
@@ -32,11 +34,34 @@ class ParquetImages:
         images = [field.name for field in self._file.schema_arrow if _may_hold_images(field.type)]
         self._column = choose_array(images, key)
 
+        self._packed_bytes = self._check_groups()
+
         groups = range(self._file.num_row_groups)
         lengths = [self._file.metadata.row_group(group).num_rows for group in groups]
         self._ends = np.cumsum(lengths)
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._cached_bytes = 0
+
+    def _check_groups(self) -> list[int]:
+        """Return the size of the column in each row group, on disk.
+
+        Raises ValueError for one that says that it would fill the memory.
+        """
+        metadata = self._file.metadata
+        paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+        numbers = [
+            number
+            for number, path in enumerate(paths)
+            if path == self._column or path.startswith(self._column + ".")
+        ]
+        sizes = []
+        for group in range(metadata.num_row_groups):
+            parts = [metadata.row_group(group).column(number) for number in numbers]
+            for part in parts:
+                unpacked = max(part.total_uncompressed_size, part.num_values)
+                check_unpacked(unpacked, part.total_compressed_size)
+            sizes.append(sum(part.total_compressed_size for part in parts))
+        return sizes
 
     def __len__(self) -> int:
         return self._file.metadata.num_rows
@@ -52,8 +77,7 @@ class ParquetImages:
             self._cache.move_to_end(group)
             return self._cache[group]
 
-        table = self._file.read_row_group(group, columns=[self._column])
-        self._cache[group] = column = table.column(self._column)
+        self._cache[group] = column = self._read_row_group(group)
         self._cached_bytes += column.nbytes
 
         # The one that is asked for stays, whatever its size.
@@ -61,6 +85,16 @@ class ParquetImages:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
         return column
+
+    def _read_row_group(self, group: int) -> pa.ChunkedArray:
+        pieces = []
+        size = 0
+        for batch in self._file.iter_batches(ROWS_AT_ONCE, [group], [self._column]):
+            # A picture that many rows have is there once on disk.
+            size += batch.nbytes
+            check_unpacked(size, self._packed_bytes[group])
+            pieces.append(batch.column(0))
+        return pa.chunked_array(pieces, self._file.schema_arrow.field(self._column).type)
 
 
 def _may_hold_images(kind: pa.DataType) -> bool:

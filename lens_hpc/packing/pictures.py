@@ -4,6 +4,8 @@ Pillow reads them, but it knows colours of 8 bits only, and would cut longer one
 OpenCV reads those, but takes some layouts for others: what it returns is compared with the header.
 """
 
+import math
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lens_hpc.packing.array_files import refuse_hdu
-from lens_hpc.packing.fits_images import Hdu, check_pixel_count
+from lens_hpc.packing.fits_images import Hdu, check_pixel_count, check_unpacked
 
 MODES = {"L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F", "RGB", "RGBA", "LA"}
 """Modes of Pillow whose channels are amounts of light."""
@@ -70,7 +72,13 @@ def decode_picture(content: bytes) -> np.ndarray:
     if content[:4] in TIFF_STARTS and _has_deep_colour(content):
         return _decode_deep_tiff(content)
 
-    with Image.open(BytesIO(content)) as image:
+    with warnings.catch_warnings():
+        # It warns of what is refused here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(BytesIO(content))
+    with opened as image:
+        _check_size(image, len(content))
+
         # The standard has a PNG's bits and kind of colour in these bytes, always.
         if image.format == "PNG" and content[24] > 8 and content[25] in PNG_CHANNELS:
             return _decode_deep_png(content, image, PNG_CHANNELS[content[25]])
@@ -80,8 +88,19 @@ def decode_picture(content: bytes) -> np.ndarray:
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "TIFF":
             raise ValueError(f"it has {frames} frames, and one is expected")
-        pages = [_pixels_of_page(page) for page in ImageSequence.Iterator(image)]
+        pages: list[np.ndarray] = []
+        for page in ImageSequence.Iterator(image):
+            _check_size(page, len(content), sum(earlier.nbytes for earlier in pages))
+            pages.append(_pixels_of_page(page))
     return _as_planes(pages)
+
+
+def _check_size(page: Any, file_bytes: int, earlier_bytes: int = 0) -> None:
+    """Raise ValueError for a page that with those before it is larger than any cutout."""
+    values = page.width * page.height * len(page.getbands())
+    check_pixel_count([values])
+    bytes_each = 1 if page.mode in ("L", "RGB", "RGBA", "LA") else 4
+    check_unpacked(values * bytes_each + earlier_bytes, file_bytes)
 
 
 def _as_planes(pages: list[np.ndarray]) -> np.ndarray:
@@ -176,8 +195,10 @@ def _has_deep_colour(content: bytes) -> bool:
 
 def _decode_deep_tiff(content: bytes) -> np.ndarray:
     tags, has_more_pages = _read_tiff_tags(content)
-    check_pixel_count([tags[tag][0] for tag in (WIDTH, HEIGHT, SAMPLES_PER_PIXEL)])
+    shape = [tags[tag][0] for tag in (WIDTH, HEIGHT, SAMPLES_PER_PIXEL)]
     bits = tags[BITS_PER_SAMPLE]
+    check_pixel_count(shape)
+    check_unpacked(math.prod(shape) * bits[0] // 8, len(content))
     channels = tags[SAMPLES_PER_PIXEL][0]
     if channels not in (1, 3, 4) or len(set(bits)) > 1 or bits[0] not in (16, 32, 64):
         raise ValueError(

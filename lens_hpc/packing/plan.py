@@ -211,6 +211,7 @@ def _common_shape(
     Raises UserError when none can be read, or when sizes differ and nothing says what to do.
     """
     shapes: Counter[tuple[int, ...]] = Counter()
+    first_of_shape: dict[tuple[int, ...], int] = {}
 
     # Some from all over the catalogue, which may be sorted by whatever decides the size.
     step = max(len(good_rows) // CUTOUTS_TRIED, 1)
@@ -221,6 +222,7 @@ def _common_shape(
             reasons[row] = found
         else:
             shapes[found] += 1
+            first_of_shape.setdefault(found, row)
 
     if not shapes:
         shared = one_reason(reasons, len(tried))
@@ -230,8 +232,10 @@ def _common_shape(
     cutouts.decide_resampling([row for row in tried if row not in reasons])
     if len(shapes) > 1 and settings.on_bad == "error":
         sizes = []
-        for (_, height, width), count in shapes.most_common():
-            sizes.append(f"{height} x {width} ({count})")
+        for shape, count in shapes.most_common():
+            _, height, width = shape
+            example = cutouts.images.name(first_of_shape[shape])
+            sizes.append(f"{height} x {width} ({count}, such as {example})")
         listed = ", ".join(sizes)
         raise UserError(
             f"cutouts differ in height x width: {listed} of {shapes.total()} tried; "

@@ -3,8 +3,6 @@
 Any task may be the last. Two may both believe that they are: they do the same, and one is late.
 """
 
-import csv
-import io
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ from lens_hpc.packing.plan import Plan, Shard, bad_rows_error, check_features, r
 from lens_hpc.packing.source_record import describe_source
 from lens_hpc.packing.training_statistics import training_statistics
 from lens_hpc.packing.writing import BadRows, finest_pixel_scale
+from lens_hpc.texts import csv_text
 
 TWINS_SHOWN = 3
 
@@ -119,13 +118,9 @@ def _put_kept_columns(plan: Plan, packed_rows: dict[str, np.ndarray]) -> None:
 
 def _rejected_text(plan: Plan, bad: BadRows) -> str:
     """Return rejected.csv: row of the catalogue (from 1), id and reason of each row left out."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "id", "reason"])
-    for row in sorted(bad):
-        number = plan.catalogue.table_rows[row] + 1
-        writer.writerow([number, plan.catalogue.ids[row], bad[row]])
-    return text.getvalue()
+    catalogue = plan.catalogue
+    rows = [[catalogue.table_rows[row] + 1, catalogue.ids[row], bad[row]] for row in sorted(bad)]
+    return csv_text([["row", "id", "reason"], *rows])
 
 
 # ---- the manifest ----

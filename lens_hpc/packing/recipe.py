@@ -1,11 +1,22 @@
 """The recipe: how a survey's catalogue and images are laid out on disk, in data, never in code."""
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 
+from lens_hpc.dataset.manifest import DatasetName
+from lens_hpc.packing.links import first_outside
 from lens_hpc.settings import FilePath, Fraction, Probability, Settings, SplitName
 from lens_hpc.workers import usable_cpus
 
@@ -21,6 +32,9 @@ PartSetting = int | str | dict[str, int | str] | None
 StackFiles = FilePath | tuple[FilePath, ...]
 """A file of a stack, or files that follow each other."""
 
+MOST_BANDS = 1000
+"""Bands, planes and features, whose names shards have to hold."""
+
 DRAWN_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
@@ -32,7 +46,7 @@ class Columns(Settings):
     label: str | None = "is_lens"
     """A column (1 lens, 0 not, empty unlabelled), or a condition on columns:
     kind == 'lens' & snr > 5; null: no labels."""
-    features: tuple[str, ...] = ()
+    features: Annotated[tuple[str, ...], Field(max_length=MOST_BANDS)] = ()
     """Columns of numbers that the model may see; an empty cell is a missing value."""
     target: str | None = None
     """Column of soft labels from 0 to 1, for training; an empty cell: the label."""
@@ -115,11 +129,16 @@ class Masks(Settings):
 Side = Annotated[int, Field(gt=0, le=10_000)]
 """Height or width of a cutout in pixels: a larger one is no cutout, and fits into no memory."""
 
+Plane = Annotated[int, Field(ge=0, lt=MOST_BANDS)]
+
+MOST_PIXELS = 10_000**2
+"""Pixels of a cutout, over all of its bands."""
+
 
 class Recipe(Settings):
     """A layout of catalogue and images on disk, in data: the recipe file of `lens-hpc pack`."""
 
-    name: str
+    name: DatasetName
     """Name of the dataset."""
     catalogue: FilePath | None = None
     """Catalogue in the source folder: CSV (parted by , ; tab or |; .txt and .dat also by blanks),
@@ -157,7 +176,7 @@ class Recipe(Settings):
     a list with one for each file of the stack: stack: [lenses.npy, others.npy] and [1, 0]."""
     stack_labels_key: str | None = None
     """Name of the array in the file of stack_labels."""
-    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    bands: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_BANDS)]
     """Names of the bands, in the order of the image planes."""
     hdu: PartSetting = None
     """Number or name of the FITS HDU with the image; null: the first with one, in an image or in
@@ -169,7 +188,7 @@ class Recipe(Settings):
     axes: Literal["BHW", "HWB"] = "BHW"
     """Order of the axes of an image of several bands: band, height, width. The channels of a
     picture are its bands."""
-    planes: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+    planes: Annotated[tuple[Plane, ...], Field(min_length=1)] | None = None
     """Numbers, from 0, of the planes of an image that are its bands, as in [0, 1, 2] of RGBA;
     null: all of them."""
     masks: Masks | None = None
@@ -177,7 +196,8 @@ class Recipe(Settings):
     of the same file, and which of its values mean so (bad): {hdu: "{band}_DQ", bad: "!= 0"} for
     flags, "& 5" for the bits 1 and 4, "<= 0" for weights, "> 1e10" for errors."""
     follow_links: bool = False
-    """Whether links may lead out of the source folder, for images on another disk."""
+    """Whether links may lead out of the source folder, for images on another disk, and paths of
+    catalogues and stacks, too."""
     size: tuple[Side, Side] | None = None
     """Height and width to which every cutout is cropped or padded with zeros around its centre;
     null: all have the same size already."""
@@ -204,7 +224,7 @@ class Recipe(Settings):
     """Fractions of the rows, drawn by label and by whole groups when there is no split column."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the rows in train to draw as val, where the split column has none."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the drawn splits and of the shuffle of their rows."""
 
     @model_validator(mode="after")
@@ -214,6 +234,12 @@ class Recipe(Settings):
         if (self.images is None) == (self.stack is None):
             raise ValueError("give either images or stack")
         self._check_stack()
+        if self.size is not None and math.prod(self.size) * len(self.bands) > MOST_PIXELS:
+            height, width = self.size
+            raise ValueError(
+                f"size: {len(self.bands)} bands of {height:,} x {width:,} pixels are too many for "
+                f"a cutout; the most are {MOST_PIXELS:,} over all bands"
+            )
 
         if self.catalogue is None and self.table is not None:
             raise ValueError("table is for a catalogue")
@@ -317,6 +343,42 @@ class PackSettings(Recipe):
         if self.task >= self.tasks:
             raise ValueError(f"task must be less than tasks: got {self.task} of {self.tasks}")
         return self
+
+    @model_validator(mode="after")
+    def _check_files_are_inside(self, info: ValidationInfo) -> "PackSettings":
+        """Refuse a file outside of the source folder that only the recipe's file names."""
+        if not info.context or self.follow_links:
+            return self
+
+        problems = []
+        for key, path in self._named_files():
+            if any(f"{key}.".startswith(f"{own}.") for own in info.context["given"]):
+                continue
+            outside = first_outside(self.source / path, self.source)
+            if outside is not None:
+                problems.append(
+                    f"{key}: {outside} leads out of the source folder {self.source}; "
+                    f"follow_links=true reads it, as does {key.partition('.')[0]}=... on the "
+                    "command line"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _named_files(self) -> Iterator[tuple[str, Path]]:
+        """Return the setting that names a file or folder, and its path, which may be absolute."""
+        if self.catalogue is not None:
+            yield "catalogue", self.catalogue
+        for join in [self.join] if isinstance(self.join, Join) else self.join:
+            yield "join.catalogue", join.catalogue
+        if isinstance(self.stack_labels, Path):
+            yield "stack_labels", self.stack_labels
+
+        stacks = self.stack if isinstance(self.stack, dict) else {"": self.stack}
+        for band, files in stacks.items():
+            for file in files if isinstance(files, tuple) else (files,):
+                if file is not None:
+                    yield f"stack.{band}".rstrip("."), file
 
 
 def _values(setting: object) -> list[object]:

@@ -15,8 +15,15 @@ import h5py
 import numpy as np
 from numpy.lib import format as npy
 
-from lens_hpc.dataset.verdict import first_few
-from lens_hpc.packing.array_files import choose_array, list_hdf5_arrays, refuse_hdu
+from lens_hpc.packing.array_files import (
+    check_hdf5_chunks,
+    choose_array,
+    hdf5_item,
+    list_hdf5_arrays,
+    npz_member,
+    refuse_hdu,
+)
+from lens_hpc.packing.fits_images import refuse_zip_bomb
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.parquet_images import ParquetImages
 
@@ -93,8 +100,7 @@ def open_array(
 def _open_npz(path: Path, key: str | None) -> np.ndarray:
     with np.load(path, allow_pickle=False) as arrays:
         name = choose_array(list(arrays.files), key)
-        with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(f"{name}.npy")
+        member = npz_member(arrays, name)
         if member.compress_type != zipfile.ZIP_STORED:
             return np.asarray(arrays[name])
     return _map_member(path, member.header_offset)
@@ -137,27 +143,13 @@ def _find_hdf5_array(
     """Return name, shape and type of an array, and where it lies if it can be mapped."""
     with h5py.File(path, "r", locking=False) as file:
         name = choose_array(list_hdf5_arrays(file), key)
-        dataset = file[name]
+        dataset = hdf5_item(file, name)
+        check_hdf5_chunks(dataset)
         shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
-        _refuse_other_files(dataset, name)
 
         # NumPy has no type for some, as bfloat16: they come as the next larger one.
         is_plain = dtype.kind in "fiu" and h5py.h5t.py_create(dtype) == dataset.id.get_type()
     return name, shape, dtype, offset if is_plain else None
-
-
-def _refuse_other_files(dataset: h5py.Dataset, name: str) -> None:
-    """Raise ValueError for pixels in other files: nobody would notice if these change or go."""
-    others = {entry[0] for entry in dataset.external or []}
-    if dataset.is_virtual:
-        # A dot is the file itself.
-        others = {source.file_name for source in dataset.virtual_sources()} - {"."}
-    if others:
-        listed = first_few(sorted(others))
-        raise ValueError(
-            f"the pixels of {name} lie in other files, {listed}: name these in stack, or copy them "
-            "into one file"
-        )
 
 
 # ---- Parquet ----
@@ -218,6 +210,7 @@ def _open_fits(path: Path, hdu: int | str | None) -> StackArray:
         # The numbers as they are in the file: astropy knows no BLANK of 0.
         return fits.open(path, memmap=False, do_not_scale_image_data=True)
 
+    refuse_zip_bomb(path)
     with open_numbers() as hdus:
         index = _image_hdu(hdus, hdu)
         image = hdus[index]
@@ -249,6 +242,7 @@ def unit_of_array(path: Path, hdu: int | str | None) -> str:
         return ""
     from astropy.io import fits  # as above
 
+    refuse_zip_bomb(path)
     with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
         return str(hdus[_image_hdu(hdus, hdu)].header.get("BUNIT", ""))
 

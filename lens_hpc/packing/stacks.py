@@ -4,6 +4,7 @@ A recipe names one stack with all bands, or one for each band. Each of them is a
 files in a row. Nothing is read before it is asked for.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from lens_hpc.dataset.verdict import first_few
 from lens_hpc.errors import UserError
+from lens_hpc.packing.fits_images import check_pixel_count, check_unpacked
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.image_formats import (
     Axes,
@@ -218,6 +220,12 @@ def _open_one(recipe: Recipe, source: Path, file: Path, band: str | None) -> Sta
             f"{source / file}: cannot be read as a stack: it has {len(array.shape)} axes "
             f"{array.shape} of {array.dtype}, and stack_axes = {axes} ({meaning})"
         )
+    try:
+        check_pixel_count(array.shape[1:])
+        unpacked = math.prod(array.shape) * array.dtype.itemsize
+        check_unpacked(unpacked, (source / file).stat().st_size)
+    except ValueError as error:
+        raise _unreadable_error(source / file, "a stack", error) from error
     return array
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import OpenerDirector, UnknownHandler, install_opener
 
 import h5py
 import numpy as np
@@ -17,7 +19,9 @@ from astropy.io import fits, votable
 from astropy.table import Table
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.array_files import hdf5_item
 from lens_hpc.packing.cells import CatalogueTable, chosen_names, from_numpy, make_table
+from lens_hpc.packing.fits_images import refuse_zip_bomb
 
 TRUE, FALSE = ord("T"), ord("F")
 OF_ANY_LENGTH = re.compile(r"\d*[PQ]")
@@ -28,6 +32,7 @@ OF_ANY_LENGTH = re.compile(r"\d*[PQ]")
 
 def read_fits_table(file: Path, names: Collection[str], which: int | str | None) -> CatalogueTable:
     """Read the named columns of a FITS table: of the HDU `which`, or of the first with a table."""
+    refuse_zip_bomb(file)
     with fits.open(file) as hdus:
         hdu = _table_hdu(hdus, which)
         existing = hdu.columns.names
@@ -98,8 +103,17 @@ def _fits_texts(raw: np.ndarray) -> pa.Array:
 
 
 def read_votable(file: Path, names: Collection[str], which: int | str | None) -> CatalogueTable:
-    """Read the named columns of a VOTable's table: number or name `which`, or the first."""
-    document = votable.parse(str(file))
+    """Read the named columns of a VOTable's table: number or name `which`, or the first.
+
+    It runs in a process of its own, which opens no address from then on: data may be elsewhere.
+    """
+    nowhere = OpenerDirector()
+    nowhere.add_handler(UnknownHandler())
+    install_opener(nowhere)
+    try:
+        document = votable.parse(str(file))
+    except URLError as error:
+        raise UserError("its data lie elsewhere (STREAM href); put them into the file") from error
     tables = [table for table in document.iter_tables() if table.fields]
     if not tables:
         raise UserError("holds no table")
@@ -154,14 +168,20 @@ def read_hdf5_table(file: Path, names: Collection[str], which: int | str | None)
             arrays = {name: _hdf5_array(rows[name]) for name in chosen}
             return make_table(arrays, names, existing)
 
-        existing = [name for name, item in node.items() if isinstance(item, h5py.Dataset)]
+        columns = _datasets_in(node)
+        existing = list(columns)
         chosen = chosen_names(names, existing)
-        lengths = {name: len(node[name]) if node[name].ndim else 0 for name in chosen}
+        lengths = {name: len(columns[name]) if columns[name].ndim else 0 for name in chosen}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
             raise UserError(f"columns differ in length: {listed}")
-        arrays = {name: _hdf5_array(node[name][...]) for name in chosen}
+        arrays = {name: _hdf5_array(columns[name][...]) for name in chosen}
         return make_table(arrays, names, existing)
+
+
+def _datasets_in(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    items = {name: hdf5_item(group, name) for name in group}
+    return {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
 
 
 def _hdf5_node(
@@ -174,16 +194,18 @@ def _hdf5_node(
             tables.append(path)
 
     if which is None:
-        if any(isinstance(node, h5py.Dataset) and not node.dtype.names for node in file.values()):
+        if any(not dataset.dtype.names for dataset in _datasets_in(file).values()):
             return _root_or_table(file, names)
         file.visititems(note_table)
         if len(tables) != 1:
             listed = ", ".join(tables or file)
             raise UserError(f"say table=, which of these is the catalogue: {listed}")
-        return file[tables[0]]
+        return hdf5_item(file, tables[0])
 
-    node = file.get(str(which))
-    is_table = isinstance(node, h5py.Group) or (node is not None and bool(node.dtype.names))
+    node = hdf5_item(file, str(which))
+    is_table = isinstance(node, h5py.Group) or (
+        isinstance(node, h5py.Dataset) and bool(node.dtype.names)
+    )
     if not is_table:
         file.visititems(note_table)
         listed = ", ".join([*tables, *file])
@@ -193,7 +215,7 @@ def _hdf5_node(
 
 def _root_or_table(file: h5py.File, names: Collection[str]) -> h5py.Dataset | h5py.Group:
     """Return the one dataset with fields beside datasets without, if it has more of the names."""
-    datasets = {name: node for name, node in file.items() if isinstance(node, h5py.Dataset)}
+    datasets = _datasets_in(file)
     tables = [node for node in datasets.values() if node.dtype.names and node.ndim == 1]
     if len(tables) != 1:
         return file

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable, chosen_names, from_frame, make_table
+from lens_hpc.packing.fits_images import refuse_zip_bomb
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.tar_files import tar_table
 from lens_hpc.packing.text_tables import open_text, read_csv, read_json
@@ -41,6 +42,8 @@ def read_table(
         raise UserError(f"{file}: is no catalogue: {error.strerror}") from error
     if not is_there:
         raise UserError(f"{file}: no such catalogue; is source= the folder that holds it?")
+    if not file.is_file() and not file.is_dir():
+        raise UserError(f"{file}: is no catalogue, but a device or a pipe; name a file")
     table = _read_file(file, names, which)
     if table.columns and not len(table):
         raise UserError(f"{file}: has no rows")
@@ -70,6 +73,7 @@ def _read_by_ending(
         return from_frame(tar_table(file))
     if file.is_dir():
         return _read_folder(file, names, which)
+    refuse_zip_bomb(file)
     # On a damaged file, what is written in C may never end, or end the process.
     if ending in PARQUET_ENDINGS:
         return read_in_worker(file, _read_parquet, file, names)

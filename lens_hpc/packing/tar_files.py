@@ -48,6 +48,13 @@ def tar_members(path: str) -> dict[str, tuple[int, int]]:
 
 @lru_cache(maxsize=64)
 def _read_members(path: str, time_ns: int, size: int) -> dict[str, tuple[int, int]]:
+    try:
+        return _list_members(path)
+    except (MemoryError, OverflowError) as error:
+        raise tarfile.ReadError("a header says that it is larger than any archive") from error
+
+
+def _list_members(path: str) -> dict[str, tuple[int, int]]:
     with tarfile.open(path, "r:") as archive:
         members = {}
         for member in archive:

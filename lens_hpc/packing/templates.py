@@ -18,11 +18,17 @@ import pyarrow.compute as pc
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable
+from lens_hpc.packing.guarded import TooLongError, call_within
 from lens_hpc.packing.tar_files import TAR, tar_members
 
 BAND = "band"
-PADDED = re.compile(r"0?\d{0,4}d")
+PADDED = re.compile(r"0?\d{0,2}d")
 FILES_SHOWN = 3
+LONGEST = 4096
+"""No path that a system opens is longer."""
+LEAST_SECONDS = 1
+PATHS_PER_SECOND = 50_000
+"""A sound pattern is compared with many more, and one that backtracks perhaps with none."""
 
 
 def template_fields(template: str) -> list[str]:
@@ -41,6 +47,8 @@ def template_fields(template: str) -> list[str]:
 
 def check_template(template: str, is_pattern: bool = False) -> None:
     """Raise UserError for a text that is no template."""
+    if len(template) > LONGEST:
+        raise UserError(f"{template[: FILES_SHOWN * 20]}...: is longer than {LONGEST:,} characters")
     template_fields(template)
     for _, name, spec, conversion in Formatter().parse(template):
         is_width = not spec or is_pattern or PADDED.fullmatch(spec)
@@ -117,8 +125,14 @@ def match_files(
     regex = _pattern_regex(pattern, band)
     if paths is None:
         paths = files_below(source)
-    matches = [regex.fullmatch(path) for path in paths]
-    rows = [match.groupdict(default="") for match in matches if match]
+    seconds = LEAST_SECONDS + len(paths) // PATHS_PER_SECOND
+    try:
+        rows = call_within(seconds, _match_all, regex, paths)
+    except TooLongError as error:
+        raise UserError(
+            f"images = {pattern}: comparing it with {len(paths):,} paths takes more than "
+            f"{seconds} s; write fewer of * and +, and none within another"
+        ) from error
     if rows:
         return pd.DataFrame(rows, dtype=object)
 
@@ -128,6 +142,11 @@ def match_files(
     raise UserError(
         f"{source}: no file matches images = {pattern}; such as {examples}{_passed_over(source)}"
     )
+
+
+def _match_all(regex: re.Pattern[str], paths: list[str]) -> list[dict[str, str]]:
+    matches = [regex.fullmatch(path) for path in paths]
+    return [match.groupdict(default="") for match in matches if match]
 
 
 def files_below(folder: Path, follow_links: bool = False) -> list[str]:
@@ -155,7 +174,7 @@ def files_below(folder: Path, follow_links: bool = False) -> list[str]:
 
 def _members(folder: Path, path: str) -> list[str]:
     """Return the paths of the files in a tar archive; none for another file."""
-    if not path.endswith(TAR):
+    if not path.endswith(TAR) or not (folder / path).is_file():
         return []
     try:
         members = tar_members(str(folder / path))

@@ -1,6 +1,5 @@
 """Shards are written in OUTPUT.partial, by any number of processes and tasks."""
 
-import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -56,12 +55,6 @@ def write_shards(plan: Plan) -> None:
                 bad |= reasons
                 if len(bad) >= MOST_LISTED and settings.on_bad == "error":
                     break
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(
-            f"{plan.folder}: cannot be written: {reason}; make room or choose another output, and "
-            "run the same line again: shards that are complete are kept"
-        ) from error
     except BrokenProcessPool as error:
         raise deadly_file_error(plan.cutouts, watch) from error
 
@@ -138,9 +131,14 @@ def _write_in_this_worker(shard: Shard) -> BadRows:
 
 
 def write_shard_and_note(plan: Plan, shard: Shard, watch: Watch) -> BadRows:
-    """Write one shard and its note; return its bad rows, which are left out."""
+    """Write one shard and its note; return its bad rows, which are left out.
+
+    Raises UserError when the disk fails.
+    """
     file = plan.folder / shard.file
     files.make_folder(file.parent)
+    needed = sum(len(shard.rows) for shard in plan.shards) * plan.cutouts.row_bytes / 1e6
+    kept = f"shards that are complete are kept, and all need {needed:,.0f} MB"
     attributes = shard_attributes(plan.settings)
     attributes["split"] = shard.split
     attributes["file"] = shard.file
@@ -152,7 +150,7 @@ def write_shard_and_note(plan: Plan, shard: Shard, watch: Watch) -> BadRows:
     kept_image_crc32: list[int] = []
     while len(rows):
         blocks.begin()
-        with files.whole_file(file) as partial:
+        with files.whole_file(file, kept) as partial:
             block_crc32, image_crc32 = shards.write_shard(
                 partial,
                 len(rows),

@@ -207,3 +207,26 @@ def test_logic_has_three_values(tree: tuple, rows: list[tuple[float | None, floa
     expected = [judged(tree, dict(zip("ab", row, strict=True))) for row in rows]
     coded = [-1 if value is None else int(value) for value in expected]
     assert truth(written(tree), make_table(arrays, "ab", "ab")) == coded
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not " * 3000 + "mag > 1",
+        "~" * 150 + "(mag > 1)",
+        "mag" + " + mag" * 2000 + " > 1",
+        "(" * 3000 + "mag > 1" + ")" * 3000,
+        "-" * 3000 + "1 < mag",
+        "mag > 1" + " & mag > 1" * 10_000,
+        "mag > " + "1" * 5000,
+    ],
+    ids=lambda text: f"{text[:8]} of {len(text)}",
+)
+def test_a_condition_that_is_nested_or_long_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(UserError) as error:
+        truth(text)
+    assert len(str(error.value)) < 700
+
+
+def test_a_long_condition_that_is_flat_is_none_too_many() -> None:
+    assert len(truth("mag > 1" + " | mag > 1" * 1000)) == len(TABLE)

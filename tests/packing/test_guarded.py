@@ -13,7 +13,7 @@ import pytest
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing import guarded, standard_tables, tables
-from lens_hpc.packing.guarded import read_in_worker
+from lens_hpc.packing.guarded import TooLongError, call_within, read_in_worker
 from lens_hpc.packing.tables import read_table
 from tests.conftest import pack_survey
 from tests.packing.damaged_surveys import write_survey_of
@@ -121,3 +121,29 @@ def test_a_damaged_file_of_labels_is_named(tmp_path: Path) -> None:
     labels.write_bytes(content)
     with pytest.raises(UserError, match=r"labels\.h5: cannot be read as stack_labels"):
         pack_survey(tmp_path / "s", tmp_path / "d")
+
+
+def fill_memory(*_: object) -> None:
+    kept = []
+    while True:
+        kept.append(bytes([1]) * (8 << 20))
+        time.sleep(0.001)
+
+
+def test_a_reader_that_fills_the_memory_is_ended(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "LEAST_BYTES", 64 << 20)
+    with pytest.raises(UserError, match=r"c\.h5: has .* bytes, and reading it takes more than"):
+        read_in_worker(file, fill_memory)
+
+
+def spin(*_: object) -> None:
+    while True:
+        pass
+
+
+def test_a_call_that_takes_too_long_is_ended() -> None:
+    assert call_within(5, max, 3, 5) == 5
+    with pytest.raises(TooLongError):
+        call_within(1, spin)

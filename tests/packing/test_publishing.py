@@ -67,6 +67,15 @@ def test_skip_packs_the_rest_and_says_what_was_left_out(tmp_path: Path, survey: 
     call("verify", dataset)
 
 
+def test_no_cell_of_what_was_left_out_is_a_formula(tmp_path: Path) -> None:
+    ids = [f'=HYPERLINK("http://{i}")' for i in range(40)]
+    survey = write_survey(tmp_path / "s", objid=ids)
+    (survey / "obj13.npy").write_bytes(b"junk")
+    options = ('images="{id}.npy"', "columns.id=objid", "on_bad=skip")
+    dataset = pack_survey(survey, tmp_path / "d", *options)
+    assert pd.read_csv(dataset / "rejected.csv")["id"].tolist() == [f"'{ids[13]}"]
+
+
 def test_identical_cutouts_across_splits_are_found(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

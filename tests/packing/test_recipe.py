@@ -67,3 +67,48 @@ def test_what_does_not_decide_the_content_is_no_part_of_the_recipe(recipe: Path)
 @pytest.mark.parametrize("size", ["[1000000000, 8]", "[8, 10001]", "[0, 8]"])
 def test_a_size_that_no_cutout_has_is_named(recipe: Path, size: str) -> None:
     assert "size" in refusal(recipe, f"size={size}")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A source folder whose catalogue is a link out of it."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "far.csv").write_text("id\n")
+    (tmp_path / "a" / "near.csv").write_text("id\n")
+    (tmp_path / "a" / "catalogue.csv").symlink_to(tmp_path / "far.csv")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["../far.csv", "{}/far.csv", "catalogue.csv", "../a/../far.csv"])
+def test_a_file_outside_is_read_where_the_user_says_so(
+    outside: Path, recipe: Path, path: str
+) -> None:
+    path = path.format(outside)
+    recipe.write_text(RECIPE.replace("catalogue: catalogue.csv", f"catalogue: {path}"))
+    source = f"source={outside / 'a'}"
+    assert "catalogue: " in refusal(recipe, source)
+    assert "follow_links=true" in refusal(recipe, source)
+
+    for word in ("follow_links=true", f"catalogue={path}"):
+        loaded = settings.load(PackSettings, recipe, [*PLACES, source, word])
+        assert loaded.catalogue == Path(path)
+    values = {"source": outside / "a", "output": "b", "catalogue": path}
+    assert settings.load(PackSettings, recipe, values=values).catalogue == Path(path)
+
+
+@pytest.mark.parametrize("path", ["near.csv", "../a/near.csv", "{}/a/near.csv", "absent.csv"])
+def test_a_file_inside_is_read_whatever_its_path(outside: Path, recipe: Path, path: str) -> None:
+    recipe.write_text(RECIPE.replace("catalogue.csv", path.format(outside)))
+    (outside / "linked").symlink_to(outside / "a")
+    for source in ("a", "linked"):
+        settings.load(PackSettings, recipe, [*PLACES, f"source={outside / source}"])
+
+
+def test_one_path_of_the_users_own_word_does_not_speak_for_another(
+    outside: Path, recipe: Path
+) -> None:
+    text = RECIPE.replace('images: "{id}.npy"', "stack: {g: ../far.npy, r: ../far.npy}")
+    recipe.write_text(text.replace("catalogue: catalogue.csv", "catalogue: near.csv"))
+    reason = refusal(recipe, f"source={outside / 'a'}", "stack.g=../far.npy")
+    assert "stack.r: " in reason
+    assert "stack.g: " not in reason
