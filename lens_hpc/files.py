@@ -1,14 +1,31 @@
 """Files and folders that appear complete or not at all: written aside, synced, renamed."""
 
+import ctypes
+import errno
+import glob
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lens_hpc.errors import UserError
 
 PARTIAL = ".partial"
+REPLACED = ".replaced"
+
+KEPT = "what was there before is kept"
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+FAILING = {errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLCK}
+# Some libraries tell the number in a text alone: HDF5, those in Rust, and astropy.
+ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
 
 
 def expand(path: str | Path) -> Path:
@@ -29,25 +46,123 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+# ---- names ----
+
+
 def partial(path: Path) -> Path:
-    """Return the name under which a file or folder is written until it is complete."""
+    """Return the name under which processes together write a folder until it is complete."""
     return path.with_name(path.name + PARTIAL)
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; it replaces `path` at the end, or is removed on an error."""
-    aside = partial(path)
-    try:
-        yield aside
-        sync(aside)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+def own_partial(path: Path) -> Path:
+    """Return the name under which this process alone writes a file or folder."""
+    return path.with_name(f"{path.name}{PARTIAL}-{platform.node()}-{os.getpid()}")
 
-    # The new name is safe only when the folder is on the disk, too.
-    sync(path.parent)
+
+def remove_partials(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left in a folder, of one name or of all.
+
+    To be called by the process that holds what they wrote (lens_hpc.holding).
+    """
+    pattern = f"{glob.escape(name)}{PARTIAL}-*" if name else f"*{PARTIAL}-*"
+    for left_over in folder.glob(pattern):
+        if left_over.is_dir() and not left_over.is_symlink():
+            shutil.rmtree(left_over, ignore_errors=True)
+        else:
+            left_over.unlink(missing_ok=True)
+
+
+def final_name(path: Path) -> Path:
+    """Return where a new folder really goes: a symbolic link's target in place of the link.
+
+    Raises UserError for a mount point, which no finished folder can replace.
+    """
+    if path.is_symlink() or path.name in {"", ".."}:
+        path = path.resolve()
+    if os.path.ismount(path):
+        raise UserError(f"{path}: is a mount point, which cannot be renamed; name a folder in it")
+    return path
+
+
+# ---- errors ----
+
+
+def errno_of(error: BaseException) -> int | None:
+    """Return the number that the system gave for an error, whichever library raised it."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    told = ERRNO_IN_TEXT.search(str(error))
+    if told:
+        return int(told[told.lastindex or 0])
+    return errno_of(error.__context__) if error.__context__ else None
+
+
+@contextmanager
+def refusals_named(path: Path, kept: str = KEPT) -> Iterator[None]:
+    """Turn what the system refuses while `path` is written into a UserError with the remedy.
+
+    `kept` says what is left. Errors that are not the system's are raised as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = errno_of(error)
+        remedy = _remedy(number, path)
+        if number is None or not remedy:
+            raise
+        raise UserError(
+            f"{path}: cannot be written: {os.strerror(number)}; {kept}. {remedy}, and run the same "
+            "line again"
+        ) from error
+
+
+def _remedy(number: int | None, path: Path) -> str:
+    """Return what to do about a refusal of the system; nothing where it is none of its."""
+    if number == errno.EDQUOT:
+        return "Make room in your quota, or choose another folder"
+    if number in FULL:
+        return f"Make room{_free_space(path)}, or choose another folder"
+    if number in NOT_ALLOWED:
+        return "Choose a folder that you may write to"
+    if number in FAILING:
+        return "The file system fails; wait until it answers, or choose another one"
+    return ""
+
+
+def _free_space(path: Path) -> str:
+    """Say how much room there is where a file is to be written."""
+    existing = next((folder for folder in path.parents if folder.is_dir()), None)
+    if existing is None:
+        return ""
+    with suppress(OSError):
+        return f" ({shutil.disk_usage(existing).free / 1e6:,.0f} MB are free there)"
+    return ""
+
+
+# ---- writing ----
+
+
+@contextmanager
+def whole_file(path: Path, kept: str = KEPT) -> Iterator[Path]:
+    """Yield a name to write to; it replaces `path` at the end, or is removed on an error.
+
+    Raises UserError when the system refuses to write, which says what is `kept`.
+    """
+    aside = own_partial(path)
+    with refusals_named(path, kept):
+        try:
+            yield aside
+            sync(aside)
+            aside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+        # The new name is safe only when the folder is on the disk, too.
+        sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,32 +172,67 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+def whole_folder(path: Path, replace: bool = False, kept: str = KEPT) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it becomes `path` at the end, or is removed on an error.
 
     A folder that exists is replaced if `replace`; otherwise it is a UserError, raised before
-    anything is written.
+    anything is written, as for whatever cannot be written. One process at a time may do this.
     """
+    path = final_name(path)
+    recover(path)
     if path.exists() and not replace:
         raise UserError(f"{path} already exists; name another folder, or delete it first")
     make_folder(path.parent)
+    remove_partials(path.parent, path.name)
 
-    # A run that was killed may have left something under this name.
-    aside = partial(path)
-    shutil.rmtree(aside, ignore_errors=True)
-    make_folder(aside)
+    aside = own_partial(path)
+    with refusals_named(path, kept):
+        try:
+            aside.mkdir()
+            yield aside
+            for written in [*aside.rglob("*"), aside]:
+                sync(written)
+            _put(aside, path)
+        finally:
+            # By now it is the old folder, or has another name.
+            shutil.rmtree(aside, ignore_errors=True)
+        sync(path.parent)
 
-    try:
-        yield aside
-        for written in [*aside.rglob("*"), aside]:
-            sync(written)
-        if path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync(path.parent)
+
+def _put(new: Path, path: Path) -> None:
+    """Give a folder its name. Where another one has it, there is one of the two at any instant."""
+    if not path.exists():
+        new.rename(path)
+    elif not _exchange(new, path):
+        # Whoever finds this name takes the old folder back (`recover`).
+        old = path.with_name(path.name + REPLACED)
+        path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old)
+
+
+def recover(path: Path) -> None:
+    """Put back the old folder, where a process was killed while it gave its name to a new one."""
+    old = path.with_name(path.name + REPLACED)
+    if not old.exists():
+        return
+    if path.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders exchange their names in one step, where the file system can do it."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    names = [os.fsencode(one), os.fsencode(other)]
+    failed = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+    if failed and ctypes.get_errno() not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+    return not failed
 
 
 def sync(path: Path) -> None:
@@ -90,5 +240,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems, such as those of FUSE, have nothing to sync in a folder.
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP} or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

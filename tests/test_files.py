@@ -1,8 +1,20 @@
+"""Files that appear complete or not at all, whatever the disk says."""
+
+import errno
+import os
+import resource
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from lens_hpc import files
+from lens_hpc.dataset.hdf5_stream import new_hdf5_file
 from lens_hpc.errors import UserError
 
 
@@ -53,3 +65,120 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/x: cannot be made"):
         files.make_folder(tmp_path / "file" / "x")
+
+
+# ---- replacing ----
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_the_old_folder_or_the_new_one_is_there_at_any_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """The process is killed before each rename in turn, as far as Python sees them."""
+    path = tmp_path / "evaluation"
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    really_rename = Path.rename
+    for deadly in range(4):
+        path.mkdir(exist_ok=True)
+        (path / "old").touch()
+        renames = 0
+
+        def rename_until_killed(self: Path, target: Path, deadly: int = deadly) -> Path:
+            nonlocal renames
+            renames += 1
+            if renames > deadly:
+                raise KeyboardInterrupt
+            return really_rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename_until_killed)
+        with suppress(KeyboardInterrupt), files.whole_folder(path, replace=True) as partial:
+            (partial / "new").touch()
+        monkeypatch.setattr(Path, "rename", really_rename)
+
+        files.recover(path)
+        assert [file.name for file in path.iterdir()] in (["old"], ["new"])
+        assert [left.name for left in tmp_path.iterdir()] == ["evaluation"]
+        shutil.rmtree(path)
+
+
+def test_folders_exchange_their_names_where_the_system_can(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    assert files._exchange(one, other)
+    assert (one / "other").exists()
+    assert (other / "one").exists()
+
+
+def test_a_link_stays_and_what_it_points_to_is_made(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "scratch" / "real")
+    with files.whole_folder(link) as partial:
+        (partial / "x").touch()
+    assert link.is_symlink()
+    assert (tmp_path / "scratch" / "real" / "x").exists()
+
+
+def test_a_mount_point_is_refused_before_the_work() -> None:
+    with pytest.raises(UserError, match="is a mount point"), files.whole_folder(Path("/proc")):
+        raise AssertionError
+
+
+# ---- what the system refuses ----
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, r"No space left on device; what was there before is kept. Make room \("),
+        (errno.EDQUOT, "Make room in your quota"),
+        (errno.EROFS, "that you may write to"),
+        (errno.EACCES, "that you may write to"),
+        (errno.ESTALE, "The file system fails"),
+        (errno.EIO, "The file system fails"),
+    ],
+)
+def test_a_refusal_is_named_with_its_remedy(tmp_path: Path, number: int, remedy: str) -> None:
+    path = tmp_path / "file"
+    told = rf"file: cannot be written: .*{remedy}"
+    with pytest.raises(UserError, match=told), files.whole_file(path):
+        raise OSError(number, os.strerror(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_faults_are_not_taken_for_refusals(tmp_path: Path) -> None:
+    for error in (KeyError("x"), FileNotFoundError(errno.ENOENT, "no such file"), OSError("odd")):
+        with pytest.raises(type(error)), files.whole_file(tmp_path / "file"):
+            raise error
+
+
+def test_the_writers_of_other_libraries_tell_a_disk_without_room(tmp_path: Path) -> None:
+    """A file that may not grow is a disk without room."""
+    path = tmp_path / "file"
+
+    def write_by_torch() -> None:
+        with path.open("wb") as file:
+            torch.save({"a": torch.zeros(100_000)}, file)
+
+    def write_by_hdf5() -> None:
+        with new_hdf5_file(path) as file:
+            for number in range(100):
+                file[f"{number}"] = np.zeros(1000)
+
+    writers = [
+        write_by_torch,
+        write_by_hdf5,
+        lambda: pq.write_table(pa.table({"a": range(100_000)}), path),
+        lambda: path.write_text("x" * 100_000),
+    ]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in writers:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        try:
+            with pytest.raises(UserError, match="File too large"), files.refusals_named(path):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from lens_hpc import files, layout
 from lens_hpc.dataset.mapping import cut_shards_named
@@ -38,8 +39,10 @@ from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.scoring.predictions import Scores
 from lens_hpc.scoring.provenance import SeenBefore, check_same_survey, find_rows_seen
+from lens_hpc.texts import csv_text
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
+from lens_hpc.training.run_folder import held_together
 
 IDS_SHOWN = 5
 # The terminal shows values below each other.
@@ -160,6 +163,28 @@ def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) ->
 
 def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluation | None:
     """Score on all processes; the first writes everything and returns it."""
+    # The first run of an ensemble keeps the results.
+    folder = layout.evaluation_folder(task.runs[0], evaluation_name(task.scoring, task.runs))
+    with held_together(accelerator, folder):
+        calibration, rows, logits = _score(accelerator, task)
+        evaluation = None
+        with _folder_of_all(accelerator, folder) as partial:
+            maps = probability_maps(calibration)
+            with waited_for(accelerator, "writing predictions"), files.refusals_named(folder):
+                rank = accelerator.process_index
+                predictions.write_part(partial, rank, task.split, rows, logits, maps)
+
+            # All parts are there now.
+            if accelerator.is_main_process:
+                scores = predictions.merge_parts(partial, task.split)
+                evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
+    return evaluation
+
+
+def _score(
+    accelerator: Accelerator, task: _Task
+) -> tuple[Calibration | None, np.ndarray, np.ndarray]:
+    """Calibrate, and score this process's share: calibration, row numbers (n,), logits (n,)."""
     scoring = task.scoring
     scorer = EnsembleScorer(
         accelerator, task.members, scoring.tta, scoring.batch_size, scoring.workers
@@ -167,21 +192,7 @@ def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluati
     calibration = calibrate_on_validation(scorer, task.training_dataset, task.split)
     with waited_for(accelerator, f"scoring {task.split.name}"):
         rows, logits = scorer.score_share(task.split)
-
-    # The first run of an ensemble keeps the results.
-    folder = layout.evaluation_folder(task.runs[0], evaluation_name(scoring, task.runs))
-    evaluation = None
-    with _folder_of_all(accelerator, folder) as partial:
-        maps = probability_maps(calibration)
-        with waited_for(accelerator, "writing predictions"):
-            rank = accelerator.process_index
-            predictions.write_part(partial, rank, task.split, rows, logits, maps)
-
-        # All parts are there now.
-        if accelerator.is_main_process:
-            scores = predictions.merge_parts(partial, task.split)
-            evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
-    return evaluation
+    return calibration, rows, logits
 
 
 def _write_evaluation(
@@ -219,11 +230,12 @@ def _write_evaluation(
 @contextmanager
 def _folder_of_all(accelerator: Accelerator, path: Path) -> Iterator[Path]:
     """Yield a folder for all processes; it becomes `path` when the first of them is done."""
+    partial = None
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            stack.enter_context(files.whole_folder(path, replace=True))
-        accelerator.wait_for_everyone()
-        yield files.partial(path)
+        with waited_for(accelerator, f"making {path}"):
+            if accelerator.is_main_process:
+                partial = stack.enter_context(files.whole_folder(path, replace=True))
+        yield broadcast_object_list([partial])[0]
 
 
 def _to_json(tree: object) -> str:
@@ -262,7 +274,7 @@ def check_members(
 def warn_of_rows_seen(folder: Path, split: Split, seen: SeenBefore) -> None:
     """Warn of rows that were trained on, and list them in a file of the evaluation."""
     ids = split.ids(np.flatnonzero(seen.rows)).tolist()
-    listed = "".join(f"{text}\n" for text in ["id", *ids])
+    listed = csv_text([["id"], *([text] for text in ids)])
     (folder / layout.TRAINED_ON).write_text(listed, encoding="utf-8")
     logger.warning(
         "%d of %d rows of %s are among those that the run was trained on (the same pixels or "

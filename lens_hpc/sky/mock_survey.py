@@ -18,6 +18,7 @@ import yaml
 from astropy.io import fits
 
 from lens_hpc import files, logs
+from lens_hpc.holding import held
 from lens_hpc.sky.camera import draw_camera
 from lens_hpc.sky.galaxies import draw_neighbours
 from lens_hpc.sky.impostors import draw_non_lens
@@ -69,7 +70,7 @@ def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSur
     The new folder `out` appears when all are complete. The number of worker processes changes
     nothing but the time. Raise UserError if `out` exists, or if the cutouts can show no lens.
     """
-    with files.whole_folder(out) as folder:
+    with held(files.final_name(out)), files.whole_folder(out) as folder:
         cutouts = folder / CUTOUTS
         cutouts.mkdir()
         rows = list(_observe_all(design, cutouts, processes))

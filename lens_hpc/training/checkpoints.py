@@ -88,9 +88,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest one that is complete, and warn about those that are not."""
-        for left_over in self.folder.glob(f"*{files.PARTIAL}"):
-            shutil.rmtree(left_over)
-
+        files.remove_partials(self.folder)
         for path in self._newest_first():
             problem = _find_problem(path)
             if not problem:
@@ -100,9 +98,13 @@ class Checkpoints:
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         folder = layout.checkpoint_folder(self.folder, step)
-        with files.whole_folder(folder, replace=True) as partial:
+        size = sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor))
+        kept = f"checkpoints before it are kept, and each needs {size / 1e6:,.0f} MB"
+        with files.whole_folder(folder, replace=True, kept=kept) as partial:
             state_file = partial / layout.CHECKPOINT_STATE
-            torch.save(state, state_file)
+            # By a file of Python's, an error of the disk is told as what it is.
+            with state_file.open("wb") as file:
+                torch.save(state, file)
             facts = {"step": step, "crc32": file_crc32(state_file)}
             complete_file = partial / layout.CHECKPOINT_COMPLETE
             complete_file.write_text(json.dumps(facts) + "\n", encoding="utf-8")

@@ -16,9 +16,10 @@ def read_metrics_log(run: Path) -> list[EpochFacts]:
 def append_to_metrics_log(run: Path, facts: EpochFacts) -> None:
     """Record an epoch, and wait until the disk has it."""
     path = run / layout.METRICS_LOG
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(facts) + "\n")
-    files.sync(path)
+    with files.refusals_named(path, "the epochs before are kept"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
+        files.sync(path)
 
 
 def cut_metrics_log(run: Path, epochs: int) -> None:

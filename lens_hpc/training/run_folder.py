@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from accelerate import Accelerator
 
 from lens_hpc import config, files, layout, logs
 from lens_hpc import settings as reading
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
+from lens_hpc.holding import WAIT_MINUTES, held
 from lens_hpc.logs import logger
 from lens_hpc.training.environment import describe_environment
+from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.trainer import Trainer
 
 # Settings that may change while the run stays the same; that the data do, the manifest tells.
@@ -30,7 +35,7 @@ NOT_OF_THE_RUN = {
     "resume.allow",
 }
 # What a run may hold before its config.yaml is there.
-BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS}
+BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, ".lock"}
 
 
 def check_same_run(settings: config.Train, manifest: Manifest) -> None:
@@ -59,7 +64,7 @@ def _check_not_foreign(settings: config.Train) -> None:
     run = settings.run
     if not run.is_dir():
         return
-    found = {path.name.removesuffix(files.PARTIAL) for path in run.iterdir()}
+    found = {path.name.partition(files.PARTIAL)[0] for path in run.iterdir()}
     if found - BEGUN:
         raise UserError(f"run = {run}: the folder holds something else than a run; name another")
 
@@ -67,6 +72,29 @@ def _check_not_foreign(settings: config.Train) -> None:
 def is_finished(settings: config.Train) -> bool:
     """Whether the run has trained all its epochs."""
     return (settings.run / layout.FINAL / layout.WEIGHTS).is_file()
+
+
+@contextmanager
+def held_together(
+    accelerator: Accelerator,
+    target: Path,
+    file: Path | None = None,
+    wait_minutes: float = WAIT_MINUTES,
+) -> Iterator[None]:
+    """Let the first process hold what all of them write (`lens_hpc.holding`).
+
+    All processes must enter it. Raises UserError, on all of them, where another job holds it.
+    """
+    with ExitStack() as stack:
+        with waited_for(accelerator, f"taking {target}"):
+            if accelerator.is_main_process:
+                stack.enter_context(held(target, file, wait_minutes=wait_minutes))
+        yield
+
+
+def run_lock(run: Path) -> Path:
+    """Return the file whose lock a training holds."""
+    return run / ".lock"
 
 
 @contextmanager

@@ -56,9 +56,9 @@ def run(settings: Settings) -> Audited:
 
     try:
         write_audit(settings.dataset, audit)
-    except OSError as error:
+    except UserError as error:
         # A dataset that belongs to somebody else can be audited all the same.
-        logger.warning("%s: the audit cannot be kept there: %s", settings.dataset, error.strerror)
+        logger.warning("the audit is not kept: %s", error)
     return Audited(settings.dataset, audit)
 
 

@@ -35,13 +35,15 @@ def test_the_command_ends_with_3_for_a_leak(leaky: PlantedSurvey, tmp_path: Path
 def test_an_audit_that_cannot_be_kept_is_still_told(
     dataset: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("lens_hpc.dataset.verdict.write_audit", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
     audited = call("audit", dataset)
     assert audited.audit.rows == 40
-    assert caplog.messages == [f"{dataset}: the audit cannot be kept there: Permission denied"]
+    (message,) = caplog.messages
+    refusal = f"{dataset}/audit.json: cannot be written: Permission denied"
+    assert message.startswith(f"the audit is not kept: {refusal}")
 
 
 def test_training_says_when_nobody_has_looked_and_when_there_is_a_leak(

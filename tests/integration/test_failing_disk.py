@@ -1,0 +1,187 @@
+"""Every write, rename, sync and lock of pack, train, evaluate and simulate fails in turn, or is the
+last thing that the command does. The same line, run again, goes on: no result is lost or damaged.
+
+failing_disk.c stands between the program and the system, so that the writes of HDF5, torch, Arrow
+and safetensors are met, too.
+"""
+
+import ctypes
+import errno
+import itertools
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import pack_survey, write_survey
+from tests.integration.forked import Forks
+from tests.kills import files_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("gcc"), reason="there is no compiler for failing_disk.c"),
+]
+LONG = "LENS_HPC_LONG" in os.environ
+TRIALS = 170 if LONG else 8
+"""Of each verb."""
+
+KILL = -1
+NAMES = ("ENOSPC", "EDQUOT", "EIO", "EACCES", "ESTALE", "EINTR")
+ERRORS = [KILL, *(getattr(errno, name) for name in NAMES)]
+
+CONFIG = """
+run: {folder}/run
+data: {{dataset: {folder}/d, workers: 0}}
+augment: {{engine: torch}}
+model: {{inputs: image, backbone: test_vit, weights: none, norm: layer}}
+train: {{epochs: 2, global_batch_size: 24, trackers: []}}
+checkpoint: {{every_steps: 1}}
+"""
+
+
+class Control(ctypes.Structure):
+    """What failing_disk.c shares."""
+
+    _fields_ = [
+        ("count", ctypes.c_int64),
+        ("fail_at", ctypes.c_int64),
+        ("error", ctypes.c_int64),
+        ("stays", ctypes.c_int64),
+        ("folder", ctypes.c_char * 1024),
+        ("told", ctypes.c_char * 1024),
+    ]
+
+
+class Disk:
+    """A folder whose disk fails when it is told to, and the commands that write there."""
+
+    def __init__(self, folder: Path, control: Control, forks: Forks) -> None:
+        self.folder = folder
+        self.control = control
+        self.forks = forks
+
+    def run(self, words: list[str], fail_at: int = 0, error: int = 0, stays: bool = False) -> int:
+        """Return the exit status of a command whose `fail_at`th operation fails."""
+        control = self.control
+        control.count, control.fail_at, control.error, control.stays = 0, fail_at, error, stays
+        control.told = b""
+        control.folder = str(self.folder).encode()
+        try:
+            return self.forks.run(self.folder.with_name("output"), *words)
+        finally:
+            control.folder = b""
+
+    @property
+    def output(self) -> str:
+        return self.folder.with_name("output").read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    place = tmp_path_factory.mktemp("disk")
+    library, control_file, folder = place / "failing_disk.so", place / "control", place / "disk"
+    source = Path(__file__).with_name("failing_disk.c")
+    compiler = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(compiler, check=True)
+
+    folder.mkdir()
+    write_survey(folder / "s", rows=75, size=16)
+    pack_survey(folder / "s", folder / "d")
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+
+    control_file.write_bytes(bytes(ctypes.sizeof(Control)))
+    environment = {"LD_PRELOAD": str(library), "FAILING_DISK": str(control_file)}
+    with control_file.open("r+b") as file, Forks(environment) as forks:
+        control = Control.from_buffer(mmap.mmap(file.fileno(), 0))
+        yield Disk(folder, control, forks)
+
+
+# ---- the verbs, and what they leave ----
+
+
+def result_of_pack(folder: Path) -> object:
+    return files_of(folder / "packed")
+
+
+def result_of_simulate(folder: Path) -> object:
+    return files_of(folder / "mock")
+
+
+def result_of_train(folder: Path) -> object:
+    run = folder / "run"
+    weights = [load_file(run / which / "model.safetensors") for which in ("best", "final")]
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return (
+        [{name: value.tobytes() for name, value in each.items()} for each in weights],
+        [(line["epoch"], line["loss"], line["val_auc"]) for line in log],
+    )
+
+
+def result_of_evaluate(folder: Path) -> object:
+    evaluation = folder / "evaluated" / "evaluation" / "test"
+    names = ("metrics.json", "predictions.parquet", "calibration.json")
+    return {name: (evaluation / name).read_bytes() for name in names}
+
+
+VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "pack": (
+        "pack {folder}/s/recipe.yaml source={folder}/s output={folder}/packed processes=2",
+        "packed",
+        result_of_pack,
+    ),
+    "simulate": ("simulate {folder}/mock objects=6 processes=2", "mock", result_of_simulate),
+    "train": ("train {folder}/config.yaml", "run", result_of_train),
+    # What was there before is kept, so it is not taken away.
+    "evaluate": ("evaluate {folder}/evaluated workers=0", "", result_of_evaluate),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_failure_of_the_disk_loses_or_damages_anything(disk: Disk, verb: str) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    line, written, result = VERBS[verb]
+    words = line.format(folder=disk.folder).split()
+    if verb == "evaluate":
+        train = VERBS["train"][0].format(folder=disk.folder)
+        assert disk.run([*train.split(), f"run={disk.folder}/evaluated"]) == 0, disk.output
+
+    assert disk.run(words) == 0, disk.output
+    operations = disk.control.count
+    assert operations > 10
+    expected = result(disk.folder)
+
+    for trial in range(TRIALS):
+        if written:
+            shutil.rmtree(disk.folder / written)
+        error = rng.choice(ERRORS)
+        # What was interrupted is tried again by Python and by HDF5.
+        stays = error != errno.EINTR and rng.random() < 0.5
+        number = rng.randrange(operations) + 1
+        status = disk.run(words, number, error, stays)
+        name = "a kill" if error == KILL else errno.errorcode[error]
+        case = f"{verb}, trial {trial}, seed {seed}: {name} at {disk.control.told.decode()}"
+        said = disk.output
+        if error == KILL:
+            assert status == -9, f"{case}\n{said}"
+        else:
+            assert status in {0, 2}, f"{case}\n{said}"
+            assert "Traceback" not in said, f"{case}\n{said}"
+            assert status == 0 or str(disk.folder) in said, f"{case}\n{said}"
+        if status == 0 or not written:
+            assert result(disk.folder) == expected, f"{case}\n{said}"
+        if status == 0 and verb == "simulate":
+            continue  # it refuses to make what is there
+
+        assert disk.run(words) == 0, f"{case}\n{said}\nand then\n{disk.output}"
+        assert result(disk.folder) == expected, f"{case}\n{said}\nand then\n{disk.output}"
+        left = [disk.folder.rglob(f"*{part}*") for part in (".partial", ".replaced", ".lock")]
+        assert not [*itertools.chain(*left)], f"{case}\n{said}"
