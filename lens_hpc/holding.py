@@ -65,6 +65,18 @@ class Holder:
         job = f" of job {self.job}" if self.job else ""
         return f"process {self.pid}{job} on {self.host}, since {self.since}"
 
+    def is_seen(self) -> bool:
+        """Say whether this node has such a process."""
+        if self.host != platform.node():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:  # of another user
+            return True
+        except (ProcessLookupError, OverflowError, TypeError):
+            return False
+        return True
+
 
 @contextmanager
 def held(
@@ -188,9 +200,11 @@ class _Lock:
     def _look(self) -> None:
         """Note who holds the lock, and whether that one shows that it lives."""
         self.holder = self._read()
+        if self.has_locks and self.holder is not None and self.holder.is_seen():
+            self.lives = True
         beat = os.fstat(self.descriptor).st_mtime_ns
         if beat != self.beat:
-            self.lives = self.beat != 0
+            self.lives |= self.beat != 0
             self.beat, self.beat_seen_at = beat, time.monotonic()
 
     def _is_still_there(self) -> bool:

@@ -20,6 +20,9 @@ RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manife
                                           calibration.json, training_rows.parquet
 RUN/evaluation/test/                      metrics.json, calibration.json, predictions.parquet,
                                           report.html, figures/, and trained_on.csv where rows were
+
+While it is written, .NAME.lock beside a dataset, a survey or an evaluation, and RUN/.lock, tell by
+whom.
 """
 
 from pathlib import Path
@@ -42,6 +45,7 @@ def shard_file(split: str, number: int) -> str:
 
 # ---- a run ----
 
+LOCK = ".lock"
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 METRICS_LOG = "metrics.jsonl"

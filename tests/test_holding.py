@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -112,7 +113,7 @@ def test_a_requeued_job_waits_for_its_predecessor(
 
         monkeypatch.setattr(holding._Lock, "_look", ends_the_other_at_last)
         with held(target):
-            assert len(looks) > 1
+            assert looks
     assert "waiting for process" in caplog.text
 
 
@@ -123,6 +124,7 @@ def test_one_that_gives_no_sign_of_life_is_waited_for(
     target = tmp_path / "run"
     with Process(target) as other:
         other.process.send_signal(19)
+        monkeypatch.setattr(platform, "node", lambda: "another")
         began = time.monotonic()
         with pytest.raises(UserError, match="being written"), held(target, wait_minutes=0.05):
             pass

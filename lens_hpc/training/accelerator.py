@@ -20,6 +20,7 @@ from lens_hpc.layout import TENSORBOARD
 from lens_hpc.logs import quieted
 from lens_hpc.process import environment_unchanged, float32_kept, torch_unchanged
 from lens_hpc.training import deepspeed, devices
+from lens_hpc.training.heart import heart_beating
 from lens_hpc.workers import usable_cpus
 
 
@@ -39,31 +40,30 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
         warnings.catch_warnings(),
         quieted("DeepSpeed"),
         _accelerate_unchanged(),
-        _changing_bits_named(),
     ):
         # torch 2.14 has a new name for broadcast_buffers that Accelerate does not know yet.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         _limit_threads()
         _choose_algorithms(settings)
-        group_is_the_callers = distributed.is_initialized()
-        accelerator = _make_accelerator(settings)
+        _check_before_meeting(settings)
+        loop = settings.train if settings else config.Loop()
+        with heart_beating(60 * loop.timeout_minutes) as heart, _changing_bits_named():
+            group_is_the_callers = distributed.is_initialized()
+            accelerator = _make_accelerator(settings)
+            try:
+                check_world(accelerator, settings)
+                assert accelerator.num_processes == heart.world_size
+                yield accelerator
 
-        try:
-            check_world(accelerator, settings)
-            # The first process keeps the store that the others still join by: if it left because
-            # of a mistake in the settings, they would end with an error of their own.
-            accelerator.wait_for_everyone()
-            yield accelerator
-
-            # Kept until the process ends: torch cannot join the same processes a second time. A
-            # rank that fails leaves without a farewell, for which it might wait in vain.
-            if accelerator.num_processes > 1 and not group_is_the_callers:
-                atexit.register(_leave_process_group)
-        finally:
-            for tracker in accelerator.trackers:
-                tracker.finish()
-            if accelerator.num_processes == 1 and not group_is_the_callers:
-                _leave_process_group()
+                # Kept until the process ends: torch cannot join the same processes a second time.
+                # A rank that fails leaves without a farewell, for which it might wait in vain.
+                if accelerator.num_processes > 1 and not group_is_the_callers:
+                    atexit.register(_leave_process_group)
+            finally:
+                for tracker in accelerator.trackers:
+                    tracker.finish()
+                if accelerator.num_processes == 1 and not group_is_the_callers:
+                    _leave_process_group()
 
 
 def _leave_process_group() -> None:
@@ -125,19 +125,26 @@ def _choose_algorithms(settings: config.Train | None) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def _check_before_meeting(settings: config.Train | None) -> None:
+    """Raise UserError for what each process can see to be wrong by itself."""
+    loop = settings.train if settings else config.Loop()
+    devices.check_launcher(settings.train if settings else None)
+    if not devices.has_gpu():
+        uses_deepspeed = settings is not None and deepspeed.is_used()
+        devices.check_cpu(loop.precision, uses_deepspeed)
+    if settings:
+        check_trackers(list(loop.trackers))
+
+
 def _make_accelerator(settings: config.Train | None) -> Accelerator:
     has_gpu = devices.has_gpu()
     uses_deepspeed = settings is not None and deepspeed.is_used()
     loop = settings.train if settings else config.Loop()
-    devices.check_launcher(settings.train if settings else None)
-    if not has_gpu:
-        devices.check_cpu(loop.precision, uses_deepspeed)
 
     project = None
     trackers: list[str] = []
     if settings:
         trackers = list(loop.trackers)
-        check_trackers(trackers)
         project = ProjectConfiguration(settings.run, logging_dir=settings.run / TENSORBOARD)
 
     plugin = None

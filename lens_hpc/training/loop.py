@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from lens_hpc import config, layout, logs, metrics
-from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.training_rows import has_pixel_hashes, hash_rows, write_row_hashes
@@ -42,7 +43,7 @@ from lens_hpc.training.metrics_log import (
     cut_metrics_log,
     read_metrics_log,
 )
-from lens_hpc.training.run_folder import check_same_run, is_finished, open_run
+from lens_hpc.training.run_folder import check_same_run, is_finished, open_run, run_held
 from lens_hpc.training.session import EpochClock, StopAgreed, TrainingSession
 from lens_hpc.training.signals import Agreement, StopRequest, deadline
 from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
@@ -73,8 +74,8 @@ class TrainingResult:
 def train_run(settings: config.Train) -> TrainingResult:
     """Train as the settings say, in as many processes as the launcher started.
 
-    A signal (SIGINT, SIGTERM, SIGUSR1 or SIGUSR2) to one of them makes all save and return. The
-    same call goes on with a run. Raises UserError for what is wrong with settings or data.
+    A signal (SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2) to one of them makes all save and return.
+    The same call goes on with a run. Raises UserError for what is wrong with settings or data.
     """
     with (
         StopRequest() as request,
@@ -89,16 +90,25 @@ def train_run(settings: config.Train) -> TrainingResult:
             )
             return finished_result(settings.run)
 
-        loop = settings.train
-        micro_batch_size, accumulation = micro_batches(
-            loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size
-        )
-        with (
-            out_of_memory_named(smaller_micro_batch(settings, micro_batch_size, accumulation)),
-            make_trainer(settings, accelerator, manifest) as trainer,
-            open_run(trainer),
-        ):
-            return train(trainer, request)
+        with run_held(settings, accelerator):
+            check_same_run(settings, manifest)  # another job may have begun it meanwhile
+            return _train_here(settings, accelerator, manifest, request)
+
+
+def _train_here(
+    settings: config.Train, accelerator: Accelerator, manifest: Manifest, request: StopRequest
+) -> TrainingResult:
+    """Train in a run folder that no other job writes to."""
+    loop = settings.train
+    micro_batch_size, accumulation = micro_batches(
+        loop.global_batch_size, accelerator.num_processes, loop.micro_batch_size
+    )
+    with (
+        out_of_memory_named(smaller_micro_batch(settings, micro_batch_size, accumulation)),
+        make_trainer(settings, accelerator, manifest) as trainer,
+        open_run(trainer),
+    ):
+        return train(trainer, request)
 
 
 def finished_result(run: Path) -> TrainingResult:
@@ -126,9 +136,6 @@ def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
         except StopAgreed:
             stopped = True
             session.save()
-        except RuntimeError as error:
-            error.add_note(agreement.last_seen())
-            raise
 
         # No process may end before the last checkpoint is on the disk.
         with waited_for(accelerator, "writing the last checkpoint"):

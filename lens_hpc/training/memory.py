@@ -261,8 +261,7 @@ class MemoryEstimate:
             f"about {_gigabytes(self.total)} GB of memory a GPU (an estimate: weights and "
             f"optimizer {_gigabytes(self.weights)}, activations and gradients "
             f"{_gigabytes(self.step)}, batches {_gigabytes(self.batches)}, workspaces and gaps "
-            f"{_gigabytes(rest)}), and some {_gigabytes(CUDA_BYTES)} GB for CUDA itself; "
-            "what is free beyond that, cuDNN may use for tries in the first steps"
+            f"{_gigabytes(rest)}), and some {_gigabytes(CUDA_BYTES)} GB for CUDA itself"
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -35,7 +35,7 @@ NOT_OF_THE_RUN = {
     "resume.allow",
 }
 # What a run may hold before its config.yaml is there.
-BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, ".lock"}
+BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, layout.LOCK}
 
 
 def check_same_run(settings: config.Train, manifest: Manifest) -> None:
@@ -92,9 +92,21 @@ def held_together(
         yield
 
 
-def run_lock(run: Path) -> Path:
-    """Return the file whose lock a training holds."""
-    return run / ".lock"
+@contextmanager
+def run_held(settings: config.Train, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the run's folder, as long as this job trains, and clear away what a killed one left."""
+    run = settings.run
+    is_new = not run.exists()
+    try:
+        with held_together(accelerator, run, run / layout.LOCK, settings.train.timeout_minutes):
+            if accelerator.is_main_process:
+                for folder in (run, run / layout.BEST, run / layout.FINAL):
+                    files.remove_partials(folder)
+            yield
+    finally:
+        if is_new and accelerator.is_main_process:
+            with suppress(OSError):
+                run.rmdir()  # it is empty where nothing could be begun
 
 
 @contextmanager

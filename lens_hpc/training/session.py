@@ -51,11 +51,15 @@ class TrainingSession:
     def submit_wishes(self) -> None:
         """Tell the other processes, as a step begins, what this one wants after it."""
         stop = self.request.requested or time.time() > self.deadline
+        if stop and self.agreement.is_of_one:
+            self.request.obeyed()
         self.agreement.submit(f"step {self.state.step}", stop, self._is_save_due())
 
     def decision(self) -> Decision:
         """Return what all processes do after the step: what any of them wanted."""
         stop, save = self.agreement.result()
+        if stop:
+            self.request.obeyed()
         return Decision(bool(stop), bool(save))
 
     def stop_if_requested(self) -> None:
@@ -64,6 +68,7 @@ class TrainingSession:
         self.agreement.submit(where, self.request.requested)
         (stop,) = self.agreement.result()
         if stop:
+            self.request.obeyed()
             raise StopAgreed
 
     # ---- saving ----

@@ -1,13 +1,15 @@
 """Stopping: a request to one process becomes a decision that all processes take at the same step.
 
-SIGUSR1, SIGUSR2, SIGTERM and SIGINT are only noted (`StopRequest`); a second SIGINT is obeyed at
-once. Once a step, all processes compare their notes (`Agreement`) and then do the same: save, stop,
-or go on.
+SIGUSR1, SIGUSR2, SIGTERM, SIGHUP and SIGINT are only noted (`StopRequest`); a second SIGINT is
+obeyed at once. Once a step, all processes compare their notes (`Agreement`) and then do the same:
+save, stop, or go on. After SIGTERM and SIGHUP they must agree soon, or the process leaves: Python
+runs no handler while the main thread waits in C, so a thread of its own listens to signals.
 """
 
+import math
 import os
 import signal
-import sys
+import socket
 import threading
 import time
 from datetime import timedelta
@@ -19,59 +21,79 @@ from accelerate import Accelerator
 from torch import distributed
 
 from lens_hpc import process
+from lens_hpc.training import heart
 
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+URGENT = {signal.SIGTERM, signal.SIGHUP}
 # A launcher that ends the job kills 30 s after SIGTERM: a process that waits in vain for a dead one
 # leaves before.
 SECONDS_TO_ANSWER = 20.0
 SECONDS_BEFORE_JOB_END = 120.0
-UNTOLD = (
-    "where each rank was cannot be told: the first one, which keeps the record, is gone or stopped"
-)
 
 
 class StopRequest:
     """Note the signals that this process receives while the context is entered.
 
-    The handlers that were there before are back when it is left, but in a process that ends with
-    its command: Slurm sends SIGTERM twice, and the second must not change its exit status. Outside
-    the main thread, where Python sets no handlers, nothing is noted.
+    What was there before is back when it is left, but in a process that ends with its command:
+    Slurm sends SIGTERM twice, and the second must not change its exit status. Under nohup, SIGHUP
+    stays ignored. Outside the main thread, where Python sets no handlers, nothing is noted.
     """
 
     def __init__(self) -> None:
         self.reason = ""
-        self._seen = threading.Event()
+        self._obeyed = threading.Event()
         self._handlers_before: dict[signal.Signals, Any] = {}
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
+        self._wakeup_before = -1
+        self._listener: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                self._handlers_before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            self._handlers_before[number] = signal.signal(number, self._note)
+
+        # Python writes each signal's number there at once, whatever the main thread does.
+        self._sockets = writer, reader = socket.socketpair()
+        writer.setblocking(False)
+        self._wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._listener = threading.Thread(
+            target=self._listen, args=[reader], name="signals", daemon=True
+        )
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._seen.set()  # whoever waits to end this process need not any more
+        self.obeyed()
         if process.ends_with_command:
+            # Whoever asks from now on finds a process that does not end though its work is done.
+            self._obeyed = threading.Event()
             return
+        if not (self._sockets and self._listener):
+            return
+
         for number, handler in self._handlers_before.items():
             _set_handler(number, handler)
         self._handlers_before.clear()
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._sockets[0].close()  # which ends the thread that listens at the other end
+        self._listener.join()
 
     @property
     def requested(self) -> bool:
-        """Whether a signal came; from then on, the caller sees to it."""
-        if self.reason:
-            self._seen.set()
+        """Whether a signal came."""
         return bool(self.reason)
+
+    def obeyed(self) -> None:
+        """Say that all processes do what the signal asked for: they save, and end after it."""
+        self._obeyed.set()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-
         if number == signal.SIGINT and self.reason == name:
             self._obey_interrupt()
-        # A step that waits for a dead process never ends, and nobody would look at this note.
-        if number == signal.SIGTERM and not self.reason:
-            threading.Thread(target=self._leave_unless_seen, daemon=True).start()
         self.reason = self.reason or name
 
     def _obey_interrupt(self) -> None:
@@ -81,11 +103,19 @@ class StopRequest:
         _set_handler(signal.SIGINT, handler)
         signal.raise_signal(signal.SIGINT)
 
-    def _leave_unless_seen(self) -> None:
-        if not self._seen.wait(SECONDS_TO_ANSWER):
-            message = f"SIGTERM, and no step ended within {SECONDS_TO_ANSWER:g} s: leaving"
-            print(f"lens-hpc: {message}", file=sys.stderr)
-            os._exit(1)
+    def _listen(self, reader: socket.socket) -> None:
+        """Leave when an urgent signal is not obeyed in time, be it one that came again later."""
+        obeyed_at = -math.inf
+        with reader:
+            while numbers := reader.recv(64):
+                came_twice = time.monotonic() - obeyed_at < SECONDS_TO_ANSWER
+                if came_twice or not URGENT & set(numbers):
+                    continue
+                if not self._obeyed.wait(SECONDS_TO_ANSWER):
+                    names = ", ".join(signal.Signals(each).name for each in URGENT & set(numbers))
+                    heart.leave(f"{names}, and no step ended within {SECONDS_TO_ANSWER:g} s")
+                obeyed_at = time.monotonic()
+                self._obeyed.clear()
 
 
 def _set_handler(number: signal.Signals, handler: Any) -> None:
@@ -115,24 +145,24 @@ class Agreement:
     """
 
     def __init__(self, accelerator: Accelerator, timeout_minutes: float) -> None:
-        self.rank = accelerator.process_index
-        self.world_size = accelerator.num_processes
         self.timeout = timedelta(minutes=timeout_minutes)
-
         self._group: Any = None
-        self._store: Any = None
-        if self.world_size > 1:
+        if accelerator.num_processes > 1:
             self._group = distributed.new_group(backend="gloo", timeout=self.timeout)
-            self._store = distributed.distributed_c10d._get_default_store()
 
         self._numbers = torch.zeros(0)
         self._pending: Any = None
 
+    @property
+    def is_of_one(self) -> bool:
+        """Whether there is no other process to agree with."""
+        return self._group is None
+
     def submit(self, where: str, *numbers: float) -> None:
-        """Hand in this process's numbers, and record where it is."""
+        """Hand in this process's numbers, and note where it is."""
+        heart.present().note(where)
         self._numbers = torch.tensor(numbers, dtype=torch.float64)
         if self._group:
-            self._store.set(_store_key(self.rank), f"{time.time()} {where}")
             self._pending = distributed.all_reduce(
                 self._numbers, distributed.ReduceOp.MAX, self._group, async_op=True
             )
@@ -145,36 +175,3 @@ class Agreement:
         if self._pending:
             self._pending.wait(self.timeout)
         return self._numbers.tolist()
-
-    def last_seen(self) -> str:
-        """Describe where each process was at its latest step, the one that lags most first."""
-        if not self._group:
-            return ""
-
-        # The store is the first process's: if that one is stopped, the call waits without end, and
-        # this process would be deaf to signals.
-        described: list[str] = []
-        asking = threading.Thread(target=lambda: described.append(self._describe()), daemon=True)
-        asking.start()
-        asking.join(SECONDS_TO_ANSWER)
-        return described[0] if described else UNTOLD
-
-    def _describe(self) -> str:
-        sightings = []
-        for rank in range(self.world_size):
-            try:
-                record = self._store.get(_store_key(rank)).decode()
-            except RuntimeError:
-                return UNTOLD
-            seen_at, where = record.split(" ", 1)
-            sightings.append((time.time() - float(seen_at), rank, where))
-
-        sightings.sort(reverse=True)
-        return "; ".join(
-            f"rank {rank} was last seen {age:.0f} s ago, at {where}"
-            for age, rank, where in sightings
-        )
-
-
-def _store_key(rank: int) -> str:
-    return f"lens_hpc/{rank}"

@@ -53,6 +53,7 @@ class Job:
         *arguments: str,
         processes: int = 1,
         environment: dict[str, str] | None = None,
+        program: tuple[str, ...] = PROGRAM,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
@@ -74,7 +75,7 @@ class Job:
                     "MASTER_PORT": str(port),
                 }
             with output.open("w") as file:
-                command = [sys.executable, *PROGRAM, *arguments]
+                command = [sys.executable, *program, *arguments]
                 self.ranks.append(subprocess.Popen(command, env=own, stdout=file, stderr=file))
 
     def wait(self, seconds: float = TOO_LONG_SECONDS) -> list[int]:

@@ -142,7 +142,7 @@ def test_begun_on_two_processes_and_ended_on_one(folder: Path, undisturbed: Path
     np.testing.assert_allclose(losses(train(folder, "fewer")), losses(undisturbed), atol=1e-5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(
     folder: Path, undisturbed: Path, number: int
 ) -> None:
@@ -251,9 +251,7 @@ def test_a_rank_that_stops_answering_is_named(folder: Path) -> None:
     job.kill()
     # gloo has other words where it was the gradients that were waited for.
     assert re.search("timed out|timeout", job.output(0), re.IGNORECASE)
-    assert re.search(
-        r"rank 1 was last seen \d+ s ago, at (step|validation after step) \d+", job.output(0)
-    )
+    assert re.search(r"rank 1 on \S+ was last seen \d+ s ago, at .*; rank 0 on", job.output(0))
 
 
 def test_a_shard_that_is_chopped_while_training_ends_the_job_with_its_name(

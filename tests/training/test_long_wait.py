@@ -1,73 +1,15 @@
 """Two real processes, of which one lets the other wait for longer than any collective would."""
 
-import os
 import platform
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
+from tests.training.two_ranks import two_ranks
 
 pytestmark = pytest.mark.slow
-
-# Ranks are forked when everything is imported, and so meet well within the time-out.
-TWO_RANKS = """
-import logging, os, signal, sys, time, traceback
-from pathlib import Path
-
-from lens_hpc import config
-from lens_hpc.dataset import staging
-from lens_hpc.dataset.manifest import read_manifest
-from lens_hpc.errors import UserError
-from lens_hpc.training import long_wait, training_data
-from lens_hpc.training.accelerator import accelerator_session
-from lens_hpc.training.long_wait import waited_for
-
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-long_wait.SECONDS_BETWEEN_LINES = 1.0
-TIMEOUT_SECONDS = 3.0
-train = {"timeout_minutes": TIMEOUT_SECONDS / 60, "trackers": ()}
-settings = config.Train.model_validate({"run": "r", "data": {"dataset": "d"}, "train": train})
-
-def work(rank, accelerator):
-WORK
-
-for rank in (0, 1):
-    if os.fork() == 0:
-        os.environ.update(RANK=str(rank), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
-        status = 0
-        try:
-            with accelerator_session(settings) as accelerator:
-                work(rank, accelerator)
-        except BaseException:
-            traceback.print_exc(file=sys.stdout)
-            status = 1
-        sys.stdout.flush()
-        os._exit(status)
-for _ in (0, 1):
-    print("status", os.waitstatus_to_exitcode(os.wait()[1]))
-"""
-
-
-def two_ranks(work: str, *arguments: object) -> str:
-    """Run some lines in two ranks, and return what they printed and ended with."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    code = TWO_RANKS.replace("WORK", work)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(
-        command, env=os.environ | world | own, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
 
 SLOW_DATA = """
     def slow(function):
@@ -103,7 +45,10 @@ FAILING = """
         for culprit in (0, 1):
             for busy in (True, False):
                 try:
-                    with waited_for(accelerator, "task") as tell:
+                    with (
+                        accelerator_session(settings) as accelerator,
+                        waited_for(accelerator, "task") as tell,
+                    ):
                         if rank == culprit:
                             raise kind("what is wrong")
                         while busy:
@@ -155,7 +100,7 @@ DEAD = """
 def test_a_process_that_was_killed_is_named_after_the_time_out() -> None:
     output = two_ranks(DEAD)
     assert "RuntimeError: task: no sign of life for " in output, output
-    assert f"s: rank 1 on {platform.node()}: at work" in output
+    assert f"s: rank 1 on {platform.node()}: " in output
 
 
 def test_a_process_alone_waits_for_nobody_and_keeps_its_error() -> None:

@@ -276,7 +276,7 @@ def test_an_estimate_says_what_it_includes() -> None:
     text = str(MemoryEstimate(weights=1e9, step=4e9, batches=0.1e9))
     assert text.startswith("about 6.1 GB of memory a GPU (an estimate: weights and optimizer 1.0")
     assert "activations and gradients 4.0, batches 0.10" in text
-    assert "0.50 GB for CUDA itself; what is free beyond that, cuDNN may use" in text
+    assert "0.50 GB for CUDA itself" in text
 
 
 # ---- when it is not enough ----

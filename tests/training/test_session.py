@@ -18,7 +18,12 @@ def make_session(deadline: float = float("inf"), **checkpoint: Any) -> Any:
         order=SimpleNamespace(steps=10),
     )
     alone: Any = SimpleNamespace(process_index=0, num_processes=1)
-    request = SimpleNamespace(requested=False)
+    request = SimpleNamespace(requested=False, obeyed_times=0)
+
+    def obeyed() -> None:
+        request.obeyed_times += 1
+
+    request.obeyed = obeyed
     state = TrainingState(step=23, epochs_done=2)
     untyped: Any = (trainer, state, None, Agreement(alone, 1.0), request, deadline)
     return TrainingSession(*untyped)
@@ -40,6 +45,32 @@ def test_a_checkpoint_follows_every_nth_step_or_some_minutes() -> None:
     late = make_session(every_minutes=1.0)
     late.saved_at = time.monotonic() - 61
     assert decide(late) == (False, True)
+
+
+def test_a_request_is_obeyed_when_all_have_agreed() -> None:
+    """Until then, the process may wait in vain for another one, and SIGTERM must end it."""
+    session = make_session()
+    session.request.requested = True
+    answers: Any = SimpleNamespace(
+        is_of_one=False, submit=lambda *_: None, result=lambda: [1.0, 0.0]
+    )
+    session.agreement = answers
+    session.submit_wishes()
+    assert session.request.obeyed_times == 0
+    assert session.decision() == (True, False)
+    assert session.request.obeyed_times == 1
+
+    answers.result = lambda: [1.0]
+    with pytest.raises(StopAgreed):
+        session.stop_if_requested()
+    assert session.request.obeyed_times == 2
+
+
+def test_alone_a_request_is_obeyed_at_once() -> None:
+    session = make_session()
+    session.request.requested = True
+    session.submit_wishes()
+    assert session.request.obeyed_times == 1
 
 
 def test_a_request_or_the_deadline_stops() -> None:

@@ -1,11 +1,11 @@
+import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -112,7 +112,7 @@ def test_sigterm_that_was_seen_lets_the_process_save(monkeypatch: pytest.MonkeyP
     if pid == 0:
         with signals.StopRequest() as request:
             signal.raise_signal(signal.SIGTERM)
-            assert request.requested
+            request.obeyed()
             time.sleep(0.5)
             os._exit(SAVED)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == SAVED
@@ -132,22 +132,78 @@ def test_a_sigterm_that_nobody_looked_at_ends_nothing_later(
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == SAVED
 
 
-def test_a_first_process_that_is_stopped_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the record of where each was, and never answers."""
+def test_sigterm_ends_a_process_whose_main_thread_runs_no_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that asks a store whose owner is stopped: no handler runs there."""
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
-    alone: Any = SimpleNamespace(process_index=0, num_processes=1)
-    agreement = signals.Agreement(alone, 1.0)
-    assert agreement.last_seen() == ""
+    pid = os.fork()
+    if pid == 0:
+        with signals.StopRequest():
+            killer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM])
+            killer.start()
+            libc = ctypes.CDLL(None)
+            mutex = ctypes.create_string_buffer(64)
+            libc.pthread_mutex_lock(mutex)
+            libc.pthread_mutex_lock(mutex)  # which waits for ever, and goes on after a signal
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
-    asked_in_vain = threading.Event()
 
-    def get(_: str) -> bytes:
-        asked_in_vain.wait(20)
-        return b"0 nowhere"
+def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twice in a row, as Slurm sends it, is once."""
+    monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.5)
+    pid = os.fork()
+    if pid == 0:
+        with signals.StopRequest() as request:
+            signal.raise_signal(signal.SIGTERM)
+            request.obeyed()
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(1.5)
+            print("twice is once", flush=True)
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(30)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
-    agreement._group = object()
-    agreement._store = SimpleNamespace(get=get)
-    began = time.monotonic()
-    assert "the first one, which keeps the record, is gone or stopped" in agreement.last_seen()
-    assert time.monotonic() - began < 10
-    asked_in_vain.set()
+
+def test_sigterm_ends_a_command_that_does_not_end_though_its_work_is_done() -> None:
+    stuck = """
+signals.SECONDS_TO_ANSWER = 0.1
+with signals.StopRequest():
+    pass
+signal.raise_signal(signal.SIGTERM)
+import time
+time.sleep(30)
+"""
+    assert run_as_program(stuck) == 1
+
+
+def test_under_nohup_sighup_stays_ignored() -> None:
+    ignored = """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with signals.StopRequest() as request:
+    signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    raise SystemExit(85 if not request.requested else 1)
+"""
+    assert run_as_program(ignored) == SAVED
+
+
+def test_what_a_notebook_does_with_signals_comes_back() -> None:
+    with socket.socket() as own:
+        own.setblocking(False)
+        before = signal.set_wakeup_fd(own.fileno())
+        try:
+            threads = threading.active_count()
+            with signals.StopRequest():
+                assert threading.active_count() == threads + 1
+            assert signal.set_wakeup_fd(own.fileno()) == own.fileno()
+        finally:
+            signal.set_wakeup_fd(before)
+    listening = [thread for thread in threading.enumerate() if thread.name == "signals"]
+    for thread in listening:
+        thread.join(10)
+        assert not thread.is_alive()
