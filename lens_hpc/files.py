@@ -23,7 +23,8 @@ RENAME_EXCHANGE = 2
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-FAILING = {errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOLCK}
+FAILING = {errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT, errno.ENOLCK}
+NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 # Some libraries tell the number in a text alone: HDF5, those in Rust, and astropy.
 ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
 
@@ -64,7 +65,7 @@ def remove_partials(folder: Path, name: str = "") -> None:
 
     To be called by the process that holds what they wrote (lens_hpc.holding).
     """
-    pattern = f"{glob.escape(name)}{PARTIAL}-*" if name else f"*{PARTIAL}-*"
+    pattern = f"{glob.escape(name)}{PARTIAL}-*" if name else f"*{PARTIAL}*"
     for left_over in folder.glob(pattern):
         if left_over.is_dir() and not left_over.is_symlink():
             shutil.rmtree(left_over, ignore_errors=True)
@@ -94,20 +95,24 @@ def errno_of(error: BaseException) -> int | None:
     told = ERRNO_IN_TEXT.search(str(error))
     if told:
         return int(told[told.lastindex or 0])
-    return errno_of(error.__context__) if error.__context__ else None
+    return errno_of(error.__cause__) if error.__cause__ else None
 
 
 @contextmanager
 def refusals_named(path: Path, kept: str = KEPT) -> Iterator[None]:
     """Turn what the system refuses while `path` is written into a UserError with the remedy.
 
-    `kept` says what is left. Errors that are not the system's are raised as they are.
+    `kept` says what is left. Errors that are not the system's, or are of files elsewhere, are
+    raised as they are.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        named = getattr(error, "filename", None)
+        if isinstance(named, str | Path) and path.parent not in Path(named).parents:
+            raise
         number = errno_of(error)
         remedy = _remedy(number, path)
         if number is None or not remedy:
@@ -179,8 +184,9 @@ def whole_folder(path: Path, replace: bool = False, kept: str = KEPT) -> Iterato
     anything is written, as for whatever cannot be written. One process at a time may do this.
     """
     path = final_name(path)
-    recover(path)
-    if path.exists() and not replace:
+    if replace:
+        recover(path)
+    elif path.exists():
         raise UserError(f"{path} already exists; name another folder, or delete it first")
     make_folder(path.parent)
     remove_partials(path.parent, path.name)
@@ -205,7 +211,7 @@ def _put(new: Path, path: Path) -> None:
         new.rename(path)
     elif not _exchange(new, path):
         # Whoever finds this name takes the old folder back (`recover`).
-        old = path.with_name(path.name + REPLACED)
+        old = _name_of_old(path)
         path.rename(old)
         new.rename(path)
         shutil.rmtree(old)
@@ -213,13 +219,23 @@ def _put(new: Path, path: Path) -> None:
 
 def recover(path: Path) -> None:
     """Put back the old folder, where a process was killed while it gave its name to a new one."""
-    old = path.with_name(path.name + REPLACED)
+    old = _name_of_old(path)
     if not old.exists():
         return
     if path.exists():
         shutil.rmtree(old)
     else:
         old.rename(path)
+
+
+def recover_all(folder: Path) -> None:
+    """Put back all old folders in a folder."""
+    for old in folder.glob(f".*{REPLACED}"):
+        recover(old.with_name(old.name[1:].removesuffix(REPLACED)))
+
+
+def _name_of_old(path: Path) -> Path:
+    return path.with_name(f".{path.name}{REPLACED}")
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -229,7 +245,7 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     names = [os.fsencode(one), os.fsencode(other)]
     failed = library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
-    if failed and ctypes.get_errno() not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+    if failed and ctypes.get_errno() not in NOT_SUPPORTED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))
     return not failed
@@ -242,7 +258,7 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         # Some file systems, such as those of FUSE, have nothing to sync in a folder.
-        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP} or not path.is_dir():
+        if error.errno not in NOT_SUPPORTED or not path.is_dir():
             raise
     finally:
         os.close(descriptor)

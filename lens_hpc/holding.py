@@ -6,7 +6,8 @@ shows every few seconds that it lives.
 
 A file system without locks (Lustre without its option flock, NFS without its lock service) promises
 less: the second process finds the file and watches its time. Two that start in the same second are
-told apart; one that was stopped for longer than the watch, and then goes on, is not kept out.
+told apart; one that was stopped for longer than the watch, and then goes on, is not kept out. Where
+locks are for one node alone (Lustre's localflock), the time of the file is watched for a moment.
 """
 
 import errno
@@ -29,12 +30,15 @@ SECONDS_BETWEEN_BEATS = 2.0
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_OF_SILENCE = 30.0
 """Without locks, a holder whose file has not changed for so long is taken for dead."""
+SECONDS_TO_SEE_A_BEAT = 3 * SECONDS_BETWEEN_BEATS
 SECONDS_OF_DOUBT = 1.0
 """Without locks, two that take the same file at the same time have done so within this time."""
 WAIT_MINUTES = 10.0
 LONGEST_RECORD = 10_000
 
-NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+NO_LOCKS = files.NOT_SUPPORTED | {errno.ENOLCK, errno.EPERM}
+# Another process has removed the file meanwhile; NFS says so by ESTALE.
+GONE = {errno.ENOENT, errno.ESTALE}
 
 # Locks belong to open files, which a forked process inherits: it lets go of them at once.
 _descriptors: set[int] = set()
@@ -122,47 +126,72 @@ class _Lock:
 
     def take(self, until: float) -> None:
         """Return when the lock is held. Raises UserError when another process keeps it."""
-        waits_for: Holder | None = None
+        told: Holder | None = None
         while not self._try():
             holder = self.holder
-            if holder is not None:
-                is_of_this_job = self.own.job != "" and self.own.job == holder.job
-                if (self.lives and not is_of_this_job) or time.monotonic() > until:
-                    raise UserError(
-                        f"{self.target}: is being written by {holder}; wait until it has ended, "
-                        "or end it"
-                    )
-                if holder != waits_for and is_of_this_job:
-                    logger.warning("%s: waiting for %s to end", self.target, holder)
-                    waits_for = holder
+            is_of_this_job = holder is not None and holder.job == self.own.job != ""
+            if (self.lives and not is_of_this_job) or time.monotonic() > until:
+                raise UserError(
+                    f"{self.target}: is being written by {holder or 'another process'} (its lock: "
+                    f"{self.file}); wait until it has ended, or end it"
+                )
+            if is_of_this_job and holder != told:
+                logger.warning("%s: waiting for %s to end", self.target, holder)
+                told = holder
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _try(self) -> bool:
         """Take the lock if it is free, or if those who hold it are of the same share."""
-        # Opened anew each time: only so does NFS tell a time that is not an old one.
         with files.refusals_named(self.file):
+            # Opened anew each time: only so does NFS tell a time that is not an old one.
             self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
-        _descriptors.add(self.descriptor)
+            _descriptors.add(self.descriptor)
+            taken = False
+            try:
+                taken = self._try_with_or_without_locks()
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+            finally:
+                if not taken:
+                    self._close()
+        return taken
+
+    def _try_with_or_without_locks(self) -> bool:
+        # Whoever may write to this folder may be its next holder.
+        with suppress(OSError):
+            os.fchmod(self.descriptor, 0o666)
         try:
             taken = self._try_alone() or self._try_together()
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                self._close()
                 raise
             taken = self._try_without_locks()
         if not taken:
             self._look()
-            self._close()
         return taken
 
     def _try_alone(self) -> bool:
         if not self._lock(fcntl.LOCK_EX) or not self._is_still_there():
+            return False
+        if self._is_held_on_another_node():
             return False
         self._write()
         if not self.own.share:
             return True
         # There is an instant without a lock in between, so the file is looked at once more.
         return self._lock(fcntl.LOCK_SH) and self._is_shared()
+
+    def _is_held_on_another_node(self) -> bool:
+        """Say whether a holder elsewhere lives: some file systems have locks for one node alone."""
+        holder = self._read()
+        if holder is None or holder.host == self.own.host:
+            return False
+        until = time.monotonic() + SECONDS_TO_SEE_A_BEAT
+        while not self.lives and time.monotonic() < until:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            self._look()
+        return self.lives
 
     def _try_together(self) -> bool:
         return self.own.share != "" and self._lock(fcntl.LOCK_SH) and self._is_shared()
@@ -258,7 +287,7 @@ class _Lock:
             if self.has_locks:
                 is_last = not self.own.share or self._lock(fcntl.LOCK_EX)
             else:
-                is_last = self._read() == self.own
+                is_last = not self.own.share and self._read() == self.own
             if is_last and self._is_still_there():
                 self.file.unlink()
         self._close()

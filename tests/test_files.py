@@ -16,6 +16,7 @@ import torch
 from lens_hpc import files
 from lens_hpc.dataset.hdf5_stream import new_hdf5_file
 from lens_hpc.errors import UserError
+from lens_hpc.training.checkpoints import _save
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -160,8 +161,7 @@ def test_the_writers_of_other_libraries_tell_a_disk_without_room(tmp_path: Path)
     path = tmp_path / "file"
 
     def write_by_torch() -> None:
-        with path.open("wb") as file:
-            torch.save({"a": torch.zeros(100_000)}, file)
+        _save({"a": torch.zeros(100_000)}, path)
 
     def write_by_hdf5() -> None:
         with new_hdf5_file(path) as file:
@@ -182,3 +182,28 @@ def test_the_writers_of_other_libraries_tell_a_disk_without_room(tmp_path: Path)
                 write()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_elsewhere_that_cannot_be_read_is_not_blamed_on_what_is_written(
+    tmp_path: Path,
+) -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/survey/image.fits")
+    with pytest.raises(PermissionError), files.whole_file(tmp_path / "out" / "file"):
+        raise error
+
+
+def test_a_fault_of_ours_while_a_refusal_is_handled_stays_ours(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), files.refusals_named(tmp_path / "file"):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            {}["ours"]
+
+
+def test_a_folder_of_the_users_with_such_a_name_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "survey").mkdir()
+    for name in ("survey.replaced", ".survey.replaced"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="already exists"), files.whole_folder(tmp_path / "survey"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 3

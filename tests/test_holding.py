@@ -185,3 +185,68 @@ def test_a_folder_that_cannot_be_written_is_named(
     told = r"\.run\.lock: cannot be written: Permission denied"
     with pytest.raises(UserError, match=told), held(tmp_path / "run"):
         pass
+
+
+# ---- what may go wrong while it is taken ----
+
+
+@pytest.mark.parametrize("content", [b"", b"garbled"])
+def test_a_holder_without_a_record_is_not_waited_for_without_a_limit(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / ".run.lock"
+    file.write_bytes(content)
+    with file.open() as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        told = r"run: is being written by another process \(its lock: .*\.run\.lock\)"
+        with pytest.raises(UserError, match=told), held(tmp_path / "run", wait_minutes=0.01):
+            pass
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+def test_a_failed_start_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises((UserError, KeyboardInterrupt)), held(tmp_path / "run"):
+        pass
+    monkeypatch.undo()
+    with held(tmp_path / "run", wait_minutes=0):
+        pass
+
+
+def test_where_locks_are_for_one_node_alone_another_node_is_seen_by_its_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Process(tmp_path / "run"):
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        with pytest.raises(UserError, match="being written"), held(tmp_path / "run"):
+            pass
+
+
+def test_a_file_that_nfs_has_lost_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_lock = fcntl.flock
+    failures = [OSError(116, "Stale file handle"), FileNotFoundError(2, "No such file")]
+
+    def lock(descriptor: int, kind: int) -> None:
+        if failures:
+            raise failures.pop()
+        really_lock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with held(tmp_path / "run", wait_minutes=0.1):
+        assert not failures
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_first_task_to_end_leaves_the_file_to_the_others(tmp_path: Path) -> None:
+    with held(tmp_path / "d", share="recipe"):
+        with held(tmp_path / "d", share="recipe"):
+            pass
+        assert (tmp_path / ".d.lock").exists()

@@ -63,6 +63,8 @@ def pack_survey(settings: PackSettings) -> Packed:
     if settings.dry_run:
         return Packed(settings.output, None, describe_plan(make_plan(settings)))
 
+    if (settings.output / MANIFEST).is_file():
+        return _packed_already(make_plan(settings))  # also where nothing can be written
     settings = settings.model_copy(update={"output": files.final_name(settings.output)})
     with _held(settings):
         return _pack(settings)
@@ -88,15 +90,20 @@ def _pack(settings: PackSettings) -> Packed:
     output = settings.output
     plan = make_plan(settings)
     if output.exists() and not _is_empty_folder(output):
-        manifest = _check_packed_already(plan)
-        text = f"{output} is packed already. {describe_dataset(output, manifest)}"
-        return Packed(output, manifest, text)
+        return _packed_already(plan)
 
     write_shards(plan)
     published = publish_dataset(plan)
     if published is None:
         return Packed(output, None, "")
     return Packed(output, published, describe_dataset(output, published), is_new=True)
+
+
+def _packed_already(plan: Plan) -> Packed:
+    output = plan.settings.output
+    manifest = _check_packed_already(plan)
+    text = f"{output} is packed already. {describe_dataset(output, manifest)}"
+    return Packed(output, manifest, text)
 
 
 def _is_empty_folder(folder: Path) -> bool:

@@ -55,6 +55,12 @@ def write_shards(plan: Plan) -> None:
                 bad |= reasons
                 if len(bad) >= MOST_LISTED and settings.on_bad == "error":
                     break
+    except FileNotFoundError as error:
+        if plan.folder.exists():
+            raise
+        raise UserError(
+            f"{plan.folder}: is gone: another task has found bad rows, and its message names them"
+        ) from error
     except BrokenProcessPool as error:
         raise deadly_file_error(plan.cutouts, watch) from error
 

@@ -164,20 +164,21 @@ def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) ->
 def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluation | None:
     """Score on all processes; the first writes everything and returns it."""
     # The first run of an ensemble keeps the results.
-    folder = layout.evaluation_folder(task.runs[0], evaluation_name(task.scoring, task.runs))
-    with held_together(accelerator, folder):
+    name = evaluation_name(task.scoring, task.runs)
+    folder = files.final_name(layout.evaluation_folder(task.runs[0], name))
+    evaluation = None
+    # The folder is made before the work, for all that could keep it from being made.
+    with held_together(accelerator, folder), _folder_of_all(accelerator, folder) as partial:
         calibration, rows, logits = _score(accelerator, task)
-        evaluation = None
-        with _folder_of_all(accelerator, folder) as partial:
-            maps = probability_maps(calibration)
-            with waited_for(accelerator, "writing predictions"), files.refusals_named(folder):
-                rank = accelerator.process_index
-                predictions.write_part(partial, rank, task.split, rows, logits, maps)
+        maps = probability_maps(calibration)
+        with waited_for(accelerator, "writing predictions"), files.refusals_named(folder):
+            rank = accelerator.process_index
+            predictions.write_part(partial, rank, task.split, rows, logits, maps)
 
-            # All parts are there now.
-            if accelerator.is_main_process:
-                scores = predictions.merge_parts(partial, task.split)
-                evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
+        # All parts are there now.
+        if accelerator.is_main_process:
+            scores = predictions.merge_parts(partial, task.split)
+            evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
     return evaluation
 
 

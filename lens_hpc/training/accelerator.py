@@ -12,6 +12,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils.environment import get_cpu_distributed_information
 from torch import distributed
 
 from lens_hpc import config
@@ -45,6 +46,7 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         _limit_threads()
         _choose_algorithms(settings)
+        _name_processes_of_mpi()
         _check_before_meeting(settings)
         loop = settings.train if settings else config.Loop()
         with heart_beating(60 * loop.timeout_minutes) as heart, _changing_bits_named():
@@ -123,6 +125,19 @@ def _choose_algorithms(settings: config.Train | None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True)
+
+
+def _name_processes_of_mpi() -> None:
+    """Give rank and number of processes their usual names, where MPI has started them on CPUs."""
+    world = get_cpu_distributed_information()
+    if "RANK" in os.environ or world.world_size == 1 or devices.has_gpu():
+        return
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(world.rank), str(world.world_size)
+    os.environ["LOCAL_RANK"] = str(world.local_rank)
+    os.environ["LOCAL_WORLD_SIZE"] = str(world.local_world_size)
+    os.environ.setdefault("MASTER_PORT", "29500")
+    if world.local_world_size == world.world_size:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
 
 
 def _check_before_meeting(settings: config.Train | None) -> None:

@@ -88,6 +88,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest one that is complete, and warn about those that are not."""
+        files.recover_all(self.folder)
         files.remove_partials(self.folder)
         for path in self._newest_first():
             problem = _find_problem(path)
@@ -102,9 +103,7 @@ class Checkpoints:
         kept = f"checkpoints before it are kept, and each needs {size / 1e6:,.0f} MB"
         with files.whole_folder(folder, replace=True, kept=kept) as partial:
             state_file = partial / layout.CHECKPOINT_STATE
-            # By a file of Python's, an error of the disk is told as what it is.
-            with state_file.open("wb") as file:
-                torch.save(state, file)
+            _save(state, state_file)
             facts = {"step": step, "crc32": file_crc32(state_file)}
             complete_file = partial / layout.CHECKPOINT_COMPLETE
             complete_file.write_text(json.dumps(facts) + "\n", encoding="utf-8")
@@ -117,6 +116,18 @@ class Checkpoints:
         named = self.folder.glob(f"{prefix}*")
         complete = [path for path in named if path.name.removeprefix(prefix).isdigit()]
         return sorted(complete, reverse=True)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write a state by torch. Raises OSError when the disk fails."""
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch fails again when it ends its archive, and hides what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _find_problem(checkpoint: Path) -> str:

@@ -30,6 +30,7 @@ SECONDS_BETWEEN_BEATS = 1.0
 # An operation of torch that runs into the time-out can tell more than the watch.
 SECONDS_OF_GRACE = 20.0
 SECONDS_TO_ANSWER = 8.0
+SECONDS_TO_SAY = 2.0
 # A process that leaves does not wait for one that it has not seen for so long.
 SECONDS_UNTIL_SILENT = 8.0
 SECONDS_ALIVE = 3.0  # a heart may be late by as much
@@ -81,10 +82,12 @@ def present() -> "Heart":
 
 def leave(message: str) -> NoReturn:
     """End this process from any of its threads, whatever its main thread waits for."""
-    try:
-        print(f"lens-hpc: {message}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(1)  # also where the terminal is gone
+    said = threading.Thread(
+        target=lambda: print(f"lens-hpc: {message}", file=sys.stderr, flush=True), daemon=True
+    )
+    said.start()
+    said.join(SECONDS_TO_SAY)  # a terminal may be gone, or stopped
+    os._exit(1)
 
 
 class Heart:

@@ -83,16 +83,23 @@ def train_run(settings: config.Train) -> TrainingResult:
         accelerator_session(settings) as accelerator,
     ):
         manifest = read_manifest(settings.data.dataset)
-        check_same_run(settings, manifest)
-        if is_finished(settings):
-            logger.info(
-                "%s has finished already; name another run=FOLDER to train anew", settings.run
-            )
-            return finished_result(settings.run)
+        finished = _finished(settings, manifest)
+        if finished:
+            return finished
 
         with run_held(settings, accelerator):
-            check_same_run(settings, manifest)  # another job may have begun it meanwhile
-            return _train_here(settings, accelerator, manifest, request)
+            # Another job may have begun or ended it meanwhile.
+            finished = _finished(settings, manifest)
+            return finished or _train_here(settings, accelerator, manifest, request)
+
+
+def _finished(settings: config.Train, manifest: Manifest) -> TrainingResult | None:
+    """Return the result of a run that has finished. Raises UserError for another one."""
+    check_same_run(settings, manifest)
+    if not is_finished(settings):
+        return None
+    logger.info("%s has finished already; name another run=FOLDER to train anew", settings.run)
+    return finished_result(settings.run)
 
 
 def _train_here(

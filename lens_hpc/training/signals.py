@@ -63,6 +63,7 @@ class StopRequest:
             target=self._listen, args=[reader], name="signals", daemon=True
         )
         self._listener.start()
+        _entered.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,12 +75,17 @@ class StopRequest:
         if not (self._sockets and self._listener):
             return
 
+        _entered.remove(self)
+        self._restore()
+        self._sockets[0].close()  # which ends the thread that listens at the other end
+        self._listener.join()
+
+    def _restore(self) -> None:
+        """Let signals do what they did before."""
         for number, handler in self._handlers_before.items():
             _set_handler(number, handler)
         self._handlers_before.clear()
         signal.set_wakeup_fd(self._wakeup_before)
-        self._sockets[0].close()  # which ends the thread that listens at the other end
-        self._listener.join()
 
     @property
     def requested(self) -> bool:
@@ -116,6 +122,19 @@ class StopRequest:
                     heart.leave(f"{names}, and no step ended within {SECONDS_TO_ANSWER:g} s")
                 obeyed_at = time.monotonic()
                 self._obeyed.clear()
+
+
+# A forked process has handlers and file descriptors of its parent's: what is sent to it would be
+# taken for the parent's.
+_entered: list[StopRequest] = []
+
+
+def _restore_in_child() -> None:
+    while _entered:
+        _entered.pop()._restore()
+
+
+os.register_at_fork(after_in_child=_restore_in_child)
 
 
 def _set_handler(number: signal.Signals, handler: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 
 from lens_hpc import verbs
 from tests.conftest import pack_survey, write_survey
+from tests.integration.commands import Job
 from tests.integration.forked import Forks
 from tests.integration.test_failing_disk import CONFIG, VERBS
 
@@ -85,3 +87,22 @@ def run_both(
     with ThreadPoolExecutor(2) as pool:
         statuses = list(pool.map(lambda call: call(), calls))
     return statuses, [output.read_text() for output in outputs]
+
+
+def test_a_requeued_training_waits_for_its_dying_predecessor(folder: Path) -> None:
+    """Slurm may start a job again while the old processes still save."""
+    run = folder / "requeued"
+    words = ("train", str(folder / "config.yaml"), f"run={run}", "train.epochs=400")
+    job = {"ACCELERATE_USE_CPU": "true", "SLURM_JOB_ID": "17"}
+    old = Job(folder / "old", *words, environment=job)
+    old.wait_for(old.is_training)
+
+    new = Job(folder / "new", *words, environment=job)
+    new.wait_for(lambda: "waiting for process" in new.output())
+    assert f"process {old.ranks[0].pid} of job 17" in new.output()
+
+    old.ranks[0].send_signal(signal.SIGTERM)
+    assert old.wait() == [85]
+    new.wait_for(lambda: "going on from step" in new.output())
+    new.ranks[0].send_signal(signal.SIGTERM)
+    assert new.wait() == [85]

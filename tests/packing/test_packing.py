@@ -34,7 +34,7 @@ def damage(survey: Path, kind: str) -> str:
             return "cannot be read as an image"
         case "shape":
             np.save(file, np.arange(2 * 9 * 8, dtype=np.float32).reshape(2, 9, 8))
-            return "cutouts differ in height x width: 8 x 8 (39), 9 x 8 (1)"
+            return "8 x 8 (39, such as obj0.npy), 9 x 8 (1, such as obj13.npy) of 40 tried"
         case "nan":
             np.save(file, np.full((2, 8, 8), np.nan, np.float32))
             return "band g: 64 of 64 pixels are NaN"
@@ -81,6 +81,18 @@ def test_the_same_line_again_changes_nothing(
     pack_survey(survey, dataset)
     assert "is packed already" in capsys.readouterr().out
     assert files_of(dataset) == before
+
+
+def test_a_finished_dataset_needs_no_lock(
+    survey: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lie where nothing can be written, or be looked at by two at once."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("lens_hpc.packing.packing.held", fail)
+    pack_survey(survey, dataset)
 
 
 def test_a_source_that_has_grown_is_not_called_packed(survey: Path, dataset: Path) -> None:

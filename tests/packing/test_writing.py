@@ -1,4 +1,5 @@
 import errno
+import shutil
 import subprocess
 import sys
 import time
@@ -206,3 +207,17 @@ def test_one_process_packs_one_survey_after_the_other(tmp_path: Path, large: Pat
         assert rows == len(list(survey.glob("*.npy")))
         assert writing._work is None
         output.rename(output.with_name(f"d{time.monotonic_ns()}"))
+
+
+def test_a_task_whose_folder_another_one_took_away_says_so(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That other task found bad rows."""
+
+    def take_away(plan: object, *_: object) -> None:
+        shutil.rmtree(plan.folder)  # type: ignore[attr-defined]
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(writing, "_write_all", take_away)
+    with pytest.raises(UserError, match=r"d\.partial: is gone: another task has found bad rows"):
+        pack_survey(large, tmp_path / "d", *LARGE)

@@ -1,3 +1,4 @@
+import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -70,19 +71,32 @@ def test_a_damaged_one_is_passed_over(
 
 
 def test_what_a_kill_left_half_written_is_cleared(checkpoints: Checkpoints) -> None:
-    (checkpoints.folder / "step-00000015.partial").mkdir()
+    for name in ("step-00000015.partial", "step-00000015.partial-node-17"):
+        (checkpoints.folder / name).mkdir()
     assert checkpoints.newest() == checkpoints.folder / "step-00000012"
     assert steps(checkpoints.folder) == [9, 12]
 
 
-def test_a_disk_that_refuses_is_told_and_the_old_ones_stay(checkpoints: Checkpoints) -> None:
-    (checkpoints.folder / "step-00000015.partial").write_text("in the way of the folder")
+def test_one_that_lost_its_name_to_a_kill_is_taken_back(checkpoints: Checkpoints) -> None:
+    """It was to be written again, where folders cannot exchange their names in one step."""
+    newest = checkpoints.folder / "step-00000012"
+    newest.rename(newest.with_name(".step-00000012.replaced"))
+    assert checkpoints.newest() == newest
+    assert steps(checkpoints.folder) == [9, 12]
+
+
+def test_a_full_disk_is_told_and_the_old_ones_stay(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
     checkpoints.write(15, state(15))
-    with pytest.raises(UserError, match=r"step-00000015\.partial: cannot be made"):
+    told = r"step-00000015: cannot be written: No space left on device; checkpoints before it are"
+    with pytest.raises(UserError, match=rf"{told} kept, and each needs \d+ MB\. Make room"):
         checkpoints.wait()
-    assert {9, 12} <= {
-        int(path.name[5:13]) for path in checkpoints.folder.iterdir() if path.is_dir()
-    }
+    assert steps(checkpoints.folder) == [9, 12]
 
 
 def test_leaving_waits_for_the_last_one_and_ends_the_thread(tmp_path: Path) -> None:

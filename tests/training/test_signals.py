@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lens_hpc.training import signals
+from lens_hpc.training import heart, signals
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
@@ -207,3 +207,35 @@ def test_what_a_notebook_does_with_signals_comes_back() -> None:
     for thread in listening:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_stopped_terminal_keeps_no_process_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main thread waits within a write to it, and holds the stream."""
+    monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
+    monkeypatch.setattr(heart, "SECONDS_TO_SAY", 0.1)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(writer, 2)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        with signals.StopRequest():
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            sys.stderr.write("x" * 1_000_000)
+            sys.stderr.flush()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_signal_to_a_forked_child_ends_the_child_alone() -> None:
+    with signals.StopRequest() as request:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1000)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        assert not request.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.requested
+        request.obeyed()
