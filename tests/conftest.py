@@ -3,6 +3,7 @@ what they need."""
 
 import csv
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from lens_hpc import config, verbs
+
+# nohup and shells that start something in the background let it ignore these, and its children.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test that fails on a busy machine alone would say nothing.
 hypothesis_settings.register_profile("no deadline", deadline=None)
