@@ -6,7 +6,9 @@ of each problem, the value given and what is valid. Paths are relative to the wo
 """
 
 import difflib
+import os
 import re
+import select
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import (
@@ -50,11 +52,17 @@ MOST_PROBLEMS = 20
 
 LARGEST_NUMBER = (1 << 64) - 1
 MOST_BYTES = 1 << 20
-MOST_NODES = 20_000
+MOST_NODES = 200_000
 DEEPEST = 50
 """Bounds of a file of settings: a larger one is none, and reading it could take for ever."""
 LONGEST_NODE = 50
 """Characters of a text that count as one more node, where an alias repeats it."""
+TAG = "tag:yaml.org,2002:"
+TAGS_OF_ANYTHING = {None, "!", TAG + "str", TAG + "map", TAG + "seq"}
+TAGS_OF_VALUES = {TAG + "int", TAG + "float", TAG + "bool", TAG + "null"}
+"""What settings may be said to be, as in !!str 2024."""
+SECONDS_OF_PIPE = 60
+"""So long somebody may take to begin to write into a pipe."""
 
 
 class Settings(BaseModel):
@@ -121,10 +129,7 @@ def load(
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds. Raises UserError when there is none."""
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"{file}: is no file; name one of `key: value` lines")
-        with file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
+        content = _read_bytes(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     if len(content) > MOST_BYTES:
@@ -138,6 +143,20 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{file}: must hold `key: value` lines, not {type(tree).__name__}")
     return tree
+
+
+def _read_bytes(file: Path) -> bytes:
+    """Return what a file or a pipe holds, at most one byte more than may be."""
+    if file.exists() and not (file.is_file() or file.is_fifo()):
+        raise UserError(f"{file}: is no file; name one of `key: value` lines")
+    # Without O_NONBLOCK, it would wait for whoever opens the pipe's other end.
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # noqa: PTH123
+        poll = select.poll()
+        poll.register(opened, select.POLLIN)
+        if not poll.poll(SECONDS_OF_PIPE * 1000):
+            raise UserError(f"{file}: is a pipe into which nothing is written; name a file")
+        os.set_blocking(opened.fileno(), True)
+        return opened.read(MOST_BYTES + 1)
 
 
 def dump(settings: Settings) -> str:
@@ -222,7 +241,8 @@ def _parse_yaml(text: str) -> Any:
 class _Yaml(yaml.SafeLoader):
     """YAML in which `no`, `on` and dates stay words, and no key stands twice in a mapping.
 
-    There are no tags, and what aliases repeat is counted each time, before it is made.
+    There are no tags but those of plain values, and what aliases repeat is counted each time,
+    before it is made.
     """
 
     def __init__(self, text: str) -> None:
@@ -233,8 +253,7 @@ class _Yaml(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "tag", None) is not None:
-            self._refuse(event, f"settings have no tags, such as {event.tag}; leave it out")
+        self._check_tag(event)
         before = self._nodes
         self._depth += 1
         if self._depth > DEEPEST:
@@ -253,6 +272,20 @@ class _Yaml(yaml.SafeLoader):
         if self._nodes > MOST_NODES:
             self._refuse(event, f"it holds more than {MOST_NODES:,} values; no settings do")
         return node
+
+    def _check_tag(self, event: Any) -> None:
+        tag = getattr(event, "tag", None)
+        if tag in TAGS_OF_ANYTHING:
+            return
+        if tag not in TAGS_OF_VALUES:
+            self._refuse(event, f"settings have no tags, such as {event.tag}; leave it out")
+
+        # Of another text, the library would raise whatever its parts do.
+        text = getattr(event, "value", None)
+        resolve: Any = self.resolve
+        kind = None if text is None else resolve(yaml.ScalarNode, text, (True, False))
+        if kind != tag and (kind, tag) != (TAG + "int", TAG + "float"):
+            self._refuse(event, f"the tag {tag} does not fit what follows; leave it out")
 
     def _refuse(self, event: Any, reason: str) -> NoReturn:
         raise yaml.composer.ComposerError(None, None, reason, event.start_mark)

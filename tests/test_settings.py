@@ -1,3 +1,5 @@
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,8 @@ HARMLESS = {
     "a list of 9,000 files": "stack: [" + ", ".join(f"f{n}.npy" for n in range(9000)) + "]\n",
     "a byte order mark": "\ufeffa: 1\n",
     "a long text": "a: " + "x" * 100_000 + "\n",
+    "a list of 25,000 numbers": "a: [" + "1, " * 25_000 + "]\n",
+    "tags of plain values": "a: !!str 2024\nb: !!float 3\nc: !!map {d: !!seq [!!int '4']}\ne: ! 5",
 }
 
 
@@ -189,6 +193,32 @@ def test_what_is_bounded_leaves_room(tmp_path: Path, name: str) -> None:
     file.write_text(HARMLESS[name], encoding="utf-8")
     text = HARMLESS[name].removeprefix("\ufeff")
     assert settings.read_yaml(file) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!bool yes", "!!int abc", "!!int ''", "!!float x", "!!map 3", "!!str [a]", "!!set {a}"],
+)
+def test_a_tag_that_does_not_fit_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"a: {text}")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        settings.read_yaml(tmp_path / "a.yaml")
+
+
+def test_settings_come_through_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=["a: 1\n" + "# comment\n" * 10_000])
+    writer.start()
+    assert settings.read_yaml(pipe) == {"a": 1}
+    writer.join()
+
+    monkeypatch.setattr(settings, "SECONDS_OF_PIPE", 0.1)
+    with pytest.raises(UserError, match="pipe into which nothing is written"):
+        settings.read_yaml(pipe)
+    for no_file in (tmp_path, Path("/dev/null")):
+        with pytest.raises(UserError, match="is no file"):
+            settings.read_yaml(no_file)
 
 
 def test_a_setting_of_many_groups_or_a_long_number_is_refused() -> None:

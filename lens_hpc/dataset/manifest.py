@@ -5,7 +5,7 @@ arrays. So every name and number is checked, and that all of them agree with eac
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,32 +20,43 @@ from pydantic import (
 
 from lens_hpc.errors import UserError
 from lens_hpc.layout import MANIFEST, shard_file
-from lens_hpc.settings import SplitName
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (2, 3)
 
 PERCENTILES = (0.1, 1, 16, 50, 84, 99, 99.9)
 
-MOST_BYTES = 64 << 20
-MOST_PARTS = 500_000
-"""Of a manifest, keys and lists: that of 900 million rows, or of 65,000 shards, is smaller."""
+MOST_BYTES = 256 << 20
+MOST_PARTS = 2_000_000
+MOST_VALUES = 20_000_000
+"""Of a manifest, keys and lists, and values: that of 3 billion rows, or of 250,000 shards, is
+smaller."""
 PROBLEMS_SHOWN = 3
+MOST_PROBLEMS = 10_000
+"""Even to list more, in order to name the first, would take minutes and gigabytes."""
 LONGEST_SHOWN = 80
 LONGEST_NAME = 200
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def _check_name(name: str) -> str:
-    if not 0 < len(name) <= LONGEST_NAME or "/" in name or CONTROL_CHARACTER.search(name):
-        raise ValueError(
-            f"must have 1 to {LONGEST_NAME} characters, none of them / or a control character"
-        )
+def _check_below(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("must not lead to another folder")
     return name
 
 
-DatasetName = Annotated[str, AfterValidator(_check_name)]
-"""It becomes part of a folder's name."""
+def _check_name(name: str) -> str:
+    if not 0 < len(name.encode()) <= LONGEST_NAME or CONTROL_CHARACTER.search(name):
+        raise ValueError(f"must have 1 to {LONGEST_NAME} bytes of UTF-8, no control character")
+    return name
+
+
+PackedName = Annotated[str, Field(max_length=10_000), AfterValidator(_check_below)]
+DatasetName = Annotated[str, AfterValidator(_check_below), AfterValidator(_check_name)]
+"""Of a new dataset: it can be shown. Old ones have longer names, and others."""
+PackedSplit = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}$")]
+"""It names a folder. Those of new datasets are shorter: settings.SplitName."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 AtLeastOne = Annotated[int, Field(ge=1, le=1 << 53)]
@@ -138,7 +149,7 @@ class Manifest(_Record):
     """What manifest.json holds."""
 
     schema_version: int
-    name: DatasetName
+    name: PackedName
     bands: Annotated[Names, Field(min_length=1)]
     height: AtLeastOne
     width: AtLeastOne
@@ -154,11 +165,11 @@ class Manifest(_Record):
     features: Names
     grouped: bool
     """Whether rows belong to groups."""
-    seed: Count
+    seed: Annotated[int, Field(ge=0)]
     block_rows: Literal[256]
     """Rows of a block, which has a checksum: shards.BLOCK_ROWS."""
     statistics: Statistics | None
-    splits: Annotated[dict[SplitName, SplitRecord], Field(min_length=1)]
+    splits: Annotated[dict[PackedSplit, SplitRecord], Field(min_length=1)]
     rejected: Count
     """Rows of the source that were left out: rejected.csv says why."""
     duplicates_across_splits: Count
@@ -274,16 +285,19 @@ def _read_bounded(file: Path) -> bytes:
     size = file.stat().st_size
     text = b"" if size > MOST_BYTES else file.read_bytes()
     parts = text.count(b'":') + text.count(b"[")
-    if size > MOST_BYTES or parts > MOST_PARTS:
+    values = text.count(b",")
+    if size > MOST_BYTES or parts > MOST_PARTS or values > MOST_VALUES:
         raise UserError(
-            f"{file}: is damaged: {size:,} bytes with {parts:,} keys and lists are more than any "
-            "manifest has; copy it again, or pack the dataset anew"
+            f"{file}: is damaged: {size:,} bytes with {parts:,} keys and lists and {values:,} "
+            "values are more than any manifest has; copy it again, or pack the dataset anew"
         )
     return text
 
 
 def _shown(error: ValidationError) -> str:
     """Name the first problems that pydantic found, in one line."""
+    if error.error_count() > MOST_PROBLEMS:
+        return f"{error.error_count():,} problems"
     problems = []
     for problem in error.errors(include_input=False, include_url=False)[:PROBLEMS_SHOWN]:
         place = ".".join(str(part) for part in problem["loc"])[:LONGEST_SHOWN]

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 import zlib
@@ -25,6 +26,7 @@ from lens_hpc.logs import logger
 COPIES_AT_ONCE = 4
 PIECE_BYTES = 1 << 22
 KEPT_FREE_BYTES = 1 << 28
+LONGEST_NAME = 100
 SECONDS_BETWEEN_TRIES = 0.5
 
 HAS_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
@@ -63,7 +65,9 @@ def shards_needed(manifest: Manifest, split: str, first: float, last: float) -> 
 def staging_folder(manifest: Manifest, folder: Path) -> Path:
     """Return where in `folder` the shards of a dataset go: another name for each packing."""
     digest = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
-    return folder / f"{manifest.name}-{digest[:12]}"
+    # The name of an old dataset may be anything, also a path.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name).lstrip(".")[:LONGEST_NAME]
+    return folder / f"{name}-{digest[:12]}"
 
 
 def copy_shards(

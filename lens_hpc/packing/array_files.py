@@ -87,17 +87,17 @@ def read_npz(path: str, hdu: Hdu, key: str | None) -> np.ndarray:
     refuse_hdu(hdu)
     with np.load(path, allow_pickle=False) as arrays:
         name = choose_array(list(arrays.files), key)
-        if npz_member(arrays, name).file_size > MOST_BYTES:
+        member = npz_member(arrays, name)
+        check_unpacked(member.file_size, member.compress_size)
+        if member.file_size > MOST_BYTES:
             raise ValueError("unzipped, it is too large for a cutout")
         return np.asarray(arrays[name])
 
 
 def npz_member(arrays: Any, name: str) -> zipfile.ZipInfo:
-    """Return where an array of an .npz file lies; ValueError where it would fill the memory."""
+    """Return where an array of an .npz file lies."""
     members = {member.filename: member for member in arrays.zip.infolist()}
-    member = members.get(f"{name}.npy") or members[name]
-    check_unpacked(member.file_size, member.compress_size)
-    return member
+    return members.get(f"{name}.npy") or members[name]
 
 
 def read_hdf5(path: str, hdu: Hdu, key: str | None) -> np.ndarray:

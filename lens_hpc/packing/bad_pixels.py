@@ -24,6 +24,9 @@ COMPARISONS = {
     "!=": operator.ne,
 }
 
+MOST_BITS = 64
+"""Of a number."""
+
 STEP_OF_NO_DOUBT = 1e-3
 """A type whose steps are smaller than this part of a band's range keeps it; no need to measure."""
 
@@ -119,10 +122,12 @@ def mask_pixels(image: np.ndarray, mask: np.ndarray, condition: str) -> np.ndarr
     if condition.startswith("&"):
         if values.dtype.kind not in "iu":
             raise ValueError(f"masks.bad = {condition} is about bits, and the mask is of floats")
-        bits = int(condition[1:])
-        if bits > np.iinfo(values.dtype).max:
+        unsigned = values.view(values.dtype.str.replace("i", "u"))
+        named = int(condition[1:])
+        bits = named & int(np.iinfo(unsigned.dtype).max)
+        if not bits or named.bit_length() > MOST_BITS:
             raise ValueError(f"masks.bad = {condition}: numbers of {values.dtype} have no such bit")
-        is_bad = (values & bits) != 0
+        is_bad = (unsigned & bits) != 0
     else:
         sign = condition.rstrip("-+.0123456789eE ")
         is_bad = COMPARISONS[sign](values, float(condition.removeprefix(sign)))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lens_hpc.errors import UserError
+from lens_hpc.texts import printable
 
 MISSING = ("nan", "null", "none", "na", "n/a", "--")
 """Words, in small letters, that stand for a missing number or label, as an empty cell does."""
@@ -99,7 +100,13 @@ def from_frame(frame: pd.DataFrame) -> CatalogueTable:
     names = [str(name) for name in frame.columns]
     columns = {}
     for name in names:
-        texts = pa.array(frame[name].tolist(), pa.large_string())
+        try:
+            texts = pa.array(frame[name].tolist(), pa.large_string())
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name} = {printable(error.object)}: is no UTF-8; if it is the name of a file, "
+                "rename it"
+            ) from error
         columns[name] = _without_blanks(texts)
     return CatalogueTable(columns, names)
 

@@ -26,7 +26,7 @@ _BACKTICKED = r"`[^`]+`"
 _NAME = r"[A-Za-z_]\w*"
 _PARTS = re.compile(f"({_QUOTED}|{_BACKTICKED}|{_NAME})")
 QUOTES = ("'", '"')
-LONGEST = 20_000
+LONGEST = 500_000
 DEEPEST = 100
 """Bounds of a condition: its length in characters, and how deep its parts may be nested."""
 LONGEST_SHOWN = 200

@@ -33,8 +33,10 @@ noise does not shrink so far."""
 GZIP_MAGIC = b"\x1f\x8b"
 OTHER_MAGICS = (b"BZh", b"PK\x03\x04", b"\x1f\x9d", b"\x1f\x1e", b"\x1f\xa0")
 """bzip2, zip, compress, pack and lzh, which the libraries would unpack whatever they hold."""
+MOST_UNZIPPED = 512 << 20
 MOST_TIMES_GZIPPED = 1040
-"""No gzip shrinks anything further."""
+"""Of a zipped file, which may have empty HDUs beside the one that is read; no gzip shrinks
+anything further."""
 CHUNK_BYTES = 1 << 20
 BITS_64 = 64
 HALF_OF_UINT64 = 1 << 63
@@ -224,19 +226,20 @@ def check_pixel_count(shape: Sequence[int]) -> None:
         raise ValueError(f"{pixels:,} pixels are too many for a cutout")
 
 
-def check_unpacked(unpacked_bytes: int, packed_bytes: int) -> None:
-    """Raise ValueError for what is small on disk and would fill the memory."""
-    if unpacked_bytes > max(MOST_UNPACKED, MOST_TIMES_UNPACKED * packed_bytes):
+def check_unpacked(unpacked_bytes: int, packed_bytes: int, most: int = MOST_UNPACKED) -> None:
+    """Raise ValueError for what is small on disk and would fill the memory; not up to `most`."""
+    if unpacked_bytes > max(most, MOST_TIMES_UNPACKED * packed_bytes):
         raise ValueError(
             f"{packed_bytes:,} bytes would unpack to {unpacked_bytes:,} or more, which no sound "
             "file does; mend or remove it"
         )
 
 
-def refuse_zip_bomb(path: str | Path) -> None:
+def refuse_zip_bomb(path: str | Path, most: int = MOST_UNZIPPED) -> None:
     """Raise ValueError for a zipped file that is small on disk and would fill the memory.
 
-    It is unzipped to find out, unless it is too small for that.
+    It may unzip to `most` bytes at least. It is unzipped to find out, unless it is too small for
+    that: what it says of its length itself is only true of its last part.
     """
     file = os.open(path, os.O_RDONLY)  # as this runs for every image, without an object
     try:
@@ -249,13 +252,13 @@ def refuse_zip_bomb(path: str | Path) -> None:
         return
 
     size = Path(path).stat().st_size
-    if size * MOST_TIMES_GZIPPED <= MOST_UNPACKED:
+    if size * MOST_TIMES_GZIPPED <= most:
         return
     unzipped = 0
     with gzip.open(path) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             unzipped += len(chunk)
-            check_unpacked(unzipped, size)
+            check_unpacked(unzipped, size, most)
 
 
 # ---- units ----

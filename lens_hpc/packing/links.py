@@ -12,7 +12,7 @@ def leads_inside(path: str | Path, real_root: str) -> bool:
 
 
 def first_outside(path: Path, folder: Path) -> Path | None:
-    """Return a path, or the first link below it, that leads out of a folder; None without one."""
+    """Return a path, or the first file below it that is read, that leads out of a folder, if so."""
     root = os.path.realpath(folder)
     if not leads_inside(path, root):
         return path
@@ -21,8 +21,15 @@ def first_outside(path: Path, folder: Path) -> Path | None:
 
 
 def _links_below(folder: Path) -> Iterator[Path]:
-    for subfolder, subfolders, names in os.walk(folder):
-        for name in [*subfolders, *names]:
+    # Imported here, for a recipe is also read where no file is.
+    from lens_hpc.packing.stack_files import STACK_ENDINGS
+    from lens_hpc.packing.tables import FOLDER_ENDINGS
+    from lens_hpc.packing.tar_files import TAR
+
+    endings = (*STACK_ENDINGS, *(f".{ending}" for ending in FOLDER_ENDINGS), TAR)
+    for subfolder, _, names in os.walk(folder):
+        for name in names:
             path = os.path.join(subfolder, name)  # noqa: PTH118 - there may be a million
-            if os.path.islink(path):  # noqa: PTH114
+            is_read = name.lower().removesuffix(".gz").endswith(endings)
+            if is_read and os.path.islink(path) and os.path.isfile(path):  # noqa: PTH113, PTH114
                 yield Path(path)

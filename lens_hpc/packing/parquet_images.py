@@ -15,6 +15,9 @@ from lens_hpc.packing.pictures import decode_picture
 MOST_CACHED_BYTES = 256 << 20
 """Row groups are kept up to this size, since rows are asked for in a random order."""
 
+MOST_GROUP_BYTES = 1 << 30
+"""Of a row group, which is read as a whole; larger ones must not shrink too far."""
+
 ROWS_AT_ONCE = 16
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -59,7 +62,7 @@ class ParquetImages:
             parts = [metadata.row_group(group).column(number) for number in numbers]
             for part in parts:
                 unpacked = max(part.total_uncompressed_size, part.num_values)
-                check_unpacked(unpacked, part.total_compressed_size)
+                check_unpacked(unpacked, part.total_compressed_size, MOST_GROUP_BYTES)
             sizes.append(sum(part.total_compressed_size for part in parts))
         return sizes
 
@@ -92,7 +95,7 @@ class ParquetImages:
         for batch in self._file.iter_batches(ROWS_AT_ONCE, [group], [self._column]):
             # A picture that many rows have is there once on disk.
             size += batch.nbytes
-            check_unpacked(size, self._packed_bytes[group])
+            check_unpacked(size, self._packed_bytes[group], MOST_GROUP_BYTES)
             pieces.append(batch.column(0))
         return pa.chunked_array(pieces, self._file.schema_arrow.field(self._column).type)
 

@@ -5,6 +5,7 @@ It is a function of recipe and source alone, so every task of a packing makes th
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from lens_hpc import files, layout
 from lens_hpc.dataset import shards
-from lens_hpc.dataset.manifest import SCHEMA_VERSION
+from lens_hpc.dataset.manifest import MOST_PARTS, SCHEMA_VERSION
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import Catalogue, read_catalogue
 from lens_hpc.packing.cutouts import Cutouts
@@ -30,6 +31,8 @@ from lens_hpc.packing.watching import read_shapes
 MIB = 1 << 20
 MOST_LISTED = 20
 CUTOUTS_TRIED = 32
+MOST_SHARDS = MOST_PARTS // 10
+"""A manifest of more could not be read: each shard has up to ten of its parts."""
 NOT_OF_THE_RECIPE = {"source", "output", "processes", "task", "tasks", "dry_run", "code"}
 
 
@@ -254,6 +257,13 @@ def _cut_into_shards(
     block_bytes = cutouts.row_bytes * shards.BLOCK_ROWS
     blocks = max(settings.shard_mib * MIB // block_bytes, 1)
     shard_rows = blocks * shards.BLOCK_ROWS
+
+    count = sum(math.ceil(len(rows) / shard_rows) for rows in order.values())
+    if count > MOST_SHARDS:
+        raise UserError(
+            f"shard_mib = {settings.shard_mib}: the dataset would have {count:,} shards, and may "
+            f"have {MOST_SHARDS:,}; raise shard_mib"
+        )
 
     planned = []
     for split, rows in order.items():

@@ -33,7 +33,8 @@ StackFiles = FilePath | tuple[FilePath, ...]
 """A file of a stack, or files that follow each other."""
 
 MOST_BANDS = 1000
-"""Bands, planes and features, whose names shards have to hold."""
+MOST_FEATURES = 10_000
+"""The manifest names them all."""
 
 DRAWN_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -46,7 +47,7 @@ class Columns(Settings):
     label: str | None = "is_lens"
     """A column (1 lens, 0 not, empty unlabelled), or a condition on columns:
     kind == 'lens' & snr > 5; null: no labels."""
-    features: Annotated[tuple[str, ...], Field(max_length=MOST_BANDS)] = ()
+    features: Annotated[tuple[str, ...], Field(max_length=MOST_FEATURES)] = ()
     """Columns of numbers that the model may see; an empty cell is a missing value."""
     target: str | None = None
     """Column of soft labels from 0 to 1, for training; an empty cell: the label."""
@@ -129,7 +130,7 @@ class Masks(Settings):
 Side = Annotated[int, Field(gt=0, le=10_000)]
 """Height or width of a cutout in pixels: a larger one is no cutout, and fits into no memory."""
 
-Plane = Annotated[int, Field(ge=0, lt=MOST_BANDS)]
+Plane = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 MOST_PIXELS = 10_000**2
 """Pixels of a cutout, over all of its bands."""
@@ -188,7 +189,7 @@ class Recipe(Settings):
     axes: Literal["BHW", "HWB"] = "BHW"
     """Order of the axes of an image of several bands: band, height, width. The channels of a
     picture are its bands."""
-    planes: Annotated[tuple[Plane, ...], Field(min_length=1)] | None = None
+    planes: Annotated[tuple[Plane, ...], Field(min_length=1, max_length=MOST_BANDS)] | None = None
     """Numbers, from 0, of the planes of an image that are its bands, as in [0, 1, 2] of RGBA;
     null: all of them."""
     masks: Masks | None = None

@@ -5,6 +5,7 @@ contiguous HDF5, plain FITS images. The rest is read through its library, a row 
 process on its own; only a compressed .npz and a gzipped FITS file are read at once.
 """
 
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -23,8 +24,8 @@ from lens_hpc.packing.array_files import (
     npz_member,
     refuse_hdu,
 )
-from lens_hpc.packing.fits_images import refuse_zip_bomb
-from lens_hpc.packing.guarded import read_in_worker
+from lens_hpc.packing.fits_images import check_unpacked, refuse_zip_bomb
+from lens_hpc.packing.guarded import half_of_memory, read_in_worker
 from lens_hpc.packing.parquet_images import ParquetImages
 
 CELLS_TRIED = 20
@@ -102,6 +103,7 @@ def _open_npz(path: Path, key: str | None) -> np.ndarray:
         name = choose_array(list(arrays.files), key)
         member = npz_member(arrays, name)
         if member.compress_type != zipfile.ZIP_STORED:
+            _check_fits_memory(member.file_size)
             return np.asarray(arrays[name])
     return _map_member(path, member.header_offset)
 
@@ -125,6 +127,16 @@ def _map_member(path: Path, header_offset: int) -> np.ndarray:
     if dtype.hasobject:
         raise ValueError("holds Python objects, no numbers")
     return np.memmap(path, dtype, "r", offset, shape, "F" if is_fortran else "C")
+
+
+def _check_fits_memory(size: int) -> None:
+    """Raise ValueError for an array that is too large to be read at once."""
+    most = half_of_memory()
+    if size > most:
+        raise ValueError(
+            f"it would unpack to {size:,} bytes of memory, and may take {most:,}; write it without "
+            "compression, so that each row is read on its own"
+        )
 
 
 # ---- HDF5 ----
@@ -210,15 +222,19 @@ def _open_fits(path: Path, hdu: int | str | None) -> StackArray:
         # The numbers as they are in the file: astropy knows no BLANK of 0.
         return fits.open(path, memmap=False, do_not_scale_image_data=True)
 
-    refuse_zip_bomb(path)
+    refuse_zip_bomb(path, half_of_memory())
     with open_numbers() as hdus:
         index = _image_hdu(hdus, hdu)
         image = hdus[index]
         header, shape = image.header.copy(), tuple(image.shape)
         numbers: Any = None
         if path.name.lower().endswith(".gz"):
+            _check_fits_memory(math.prod(shape) * abs(header["BITPIX"]) // 8)
             numbers = np.array(image.data)
-        elif not isinstance(image, fits.CompImageHDU):
+        elif isinstance(image, fits.CompImageHDU):
+            tile_bytes = math.prod(image.tile_shape) * abs(header["BITPIX"]) // 8
+            check_unpacked(tile_bytes, path.stat().st_size)
+        else:
             dtype = np.dtype(fits.BITPIX2DTYPE[header["BITPIX"]]).newbyteorder(">")
             numbers = np.memmap(path, dtype, "r", image.fileinfo()["datLoc"], shape)
 
@@ -242,7 +258,7 @@ def unit_of_array(path: Path, hdu: int | str | None) -> str:
         return ""
     from astropy.io import fits  # as above
 
-    refuse_zip_bomb(path)
+    refuse_zip_bomb(path, half_of_memory())
     with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
         return str(hdus[_image_hdu(hdus, hdu)].header.get("BUNIT", ""))
 

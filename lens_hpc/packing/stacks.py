@@ -4,7 +4,6 @@ A recipe names one stack with all bands, or one for each band. Each of them is a
 files in a row. Nothing is read before it is asked for.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 
 from lens_hpc.dataset.verdict import first_few
 from lens_hpc.errors import UserError
-from lens_hpc.packing.fits_images import check_pixel_count, check_unpacked
+from lens_hpc.packing.fits_images import check_pixel_count
 from lens_hpc.packing.guarded import read_in_worker
 from lens_hpc.packing.image_formats import (
     Axes,
@@ -222,8 +221,6 @@ def _open_one(recipe: Recipe, source: Path, file: Path, band: str | None) -> Sta
         )
     try:
         check_pixel_count(array.shape[1:])
-        unpacked = math.prod(array.shape) * array.dtype.itemsize
-        check_unpacked(unpacked, (source / file).stat().st_size)
     except ValueError as error:
         raise _unreadable_error(source / file, "a stack", error) from error
     return array
@@ -267,6 +264,8 @@ def stack_table(recipe: Recipe, source: Path) -> pd.DataFrame:
     """
     band, files = next(iter(files_of_stacks(recipe, source).items()))
     lengths = [len(_open_one(recipe, source, file, band)) for file in files]
+    for file, length in zip(files, lengths, strict=True):
+        _refuse_empty_rows(source / file, length)
     count = sum(lengths)
     if len(files) > 1 and not isinstance(recipe.stack_labels, Path):
         _refuse_other_lengths(recipe, source, lengths)
@@ -280,6 +279,16 @@ def stack_table(recipe: Recipe, source: Path) -> pd.DataFrame:
     if recipe.stack_labels is not None:
         columns["is_lens"] = _label_texts(recipe, source, band, lengths)
     return pd.DataFrame(columns)
+
+
+def _refuse_empty_rows(path: Path, length: int) -> None:
+    """Raise UserError for more cutouts than bytes: without a catalogue, each becomes a row."""
+    size = path.stat().st_size
+    if length > size:
+        raise UserError(
+            f"{path}: has {size:,} bytes, and says that it has {length:,} cutouts, most of which "
+            "are empty; give a catalogue and where, which choose those that are not"
+        )
 
 
 def _refuse_other_lengths(recipe: Recipe, source: Path, expected: list[int]) -> None:

@@ -168,9 +168,9 @@ def read_hdf5_table(file: Path, names: Collection[str], which: int | str | None)
             arrays = {name: _hdf5_array(rows[name]) for name in chosen}
             return make_table(arrays, names, existing)
 
-        columns = _datasets_in(node)
-        existing = list(columns)
+        existing = list(_datasets_in(node))
         chosen = chosen_names(names, existing)
+        columns = {name: hdf5_item(node, name) for name in chosen}
         lengths = {name: len(columns[name]) if columns[name].ndim else 0 for name in chosen}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -179,9 +179,21 @@ def read_hdf5_table(file: Path, names: Collection[str], which: int | str | None)
         return make_table(arrays, names, existing)
 
 
-def _datasets_in(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    items = {name: hdf5_item(group, name) for name in group}
-    return {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+def _datasets_in(group: h5py.Group) -> dict[str, h5py.Dataset | None]:
+    """Return the datasets of a group by name; None for what lies in another file.
+
+    That is refused only where it is read.
+    """
+    datasets: dict[str, h5py.Dataset | None] = {}
+    for name in group:
+        try:
+            item = hdf5_item(group, name)
+        except ValueError:
+            datasets[name] = None
+            continue
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+    return datasets
 
 
 def _hdf5_node(
@@ -194,7 +206,7 @@ def _hdf5_node(
             tables.append(path)
 
     if which is None:
-        if any(not dataset.dtype.names for dataset in _datasets_in(file).values()):
+        if any(node is not None and not node.dtype.names for node in _datasets_in(file).values()):
             return _root_or_table(file, names)
         file.visititems(note_table)
         if len(tables) != 1:
@@ -216,7 +228,8 @@ def _hdf5_node(
 def _root_or_table(file: h5py.File, names: Collection[str]) -> h5py.Dataset | h5py.Group:
     """Return the one dataset with fields beside datasets without, if it has more of the names."""
     datasets = _datasets_in(file)
-    tables = [node for node in datasets.values() if node.dtype.names and node.ndim == 1]
+    nodes = [node for node in datasets.values() if node is not None]
+    tables = [node for node in nodes if node.dtype.names and node.ndim == 1]
     if len(tables) != 1:
         return file
     in_table = chosen_names(names, list(tables[0].dtype.names))

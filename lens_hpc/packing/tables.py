@@ -24,6 +24,9 @@ HDF5_ENDINGS = {"h5", "hdf5", "hdf", "he5"}
 WITH_TABLES = FITS_ENDINGS | VOTABLE_ENDINGS | HDF5_ENDINGS
 FOLDER_ENDINGS = PARQUET_ENDINGS | HDF5_ENDINGS | FITS_ENDINGS
 LINES_TO_TELL = 60
+LEAST_SECONDS = 10
+BYTES_PER_SECOND = 50_000
+"""Of the processor's time: no sound text is read more slowly, and a short one may tell for ever."""
 SEXTRACTOR = re.compile(r"#\s*1\s+[A-Z]\w*")
 """The header of SExtractor's ASCII_HEAD: a comment for each column, with its number."""
 
@@ -89,7 +92,8 @@ def _read_by_ending(
         # Imported here, for astropy takes longer than a small survey takes to pack.
         from lens_hpc.packing.standard_tables import read_standard_text
 
-        return read_standard_text(file, standard, names)
+        seconds = LEAST_SECONDS + file.stat().st_size // BYTES_PER_SECOND
+        return read_in_worker(file, read_standard_text, file, standard, names, cpu_seconds=seconds)
     return read_csv(file, ending, names)
 
 

@@ -127,14 +127,14 @@ def match_files(
         paths = files_below(source)
     seconds = LEAST_SECONDS + len(paths) // PATHS_PER_SECOND
     try:
-        rows = call_within(seconds, _match_all, regex, paths)
+        count, columns = call_within(seconds, _match_all, regex, paths)
     except TooLongError as error:
         raise UserError(
             f"images = {pattern}: comparing it with {len(paths):,} paths takes more than "
             f"{seconds} s; write fewer of * and +, and none within another"
         ) from error
-    if rows:
-        return pd.DataFrame(rows, dtype=object)
+    if count:
+        return pd.DataFrame(columns, index=range(count), dtype=object)
 
     if not paths:
         raise UserError(f"{source}: no file matches images = {pattern}; it holds no files")
@@ -144,9 +144,11 @@ def match_files(
     )
 
 
-def _match_all(regex: re.Pattern[str], paths: list[str]) -> list[dict[str, str]]:
-    matches = [regex.fullmatch(path) for path in paths]
-    return [match.groupdict(default="") for match in matches if match]
+def _match_all(regex: re.Pattern[str], paths: list[str]) -> tuple[int, dict[str, list[str]]]:
+    """Return how many paths match, and the fields of those, each as a column."""
+    matches = [match for path in paths if (match := regex.fullmatch(path))]
+    columns = {name: [match[name] or "" for match in matches] for name in regex.groupindex}
+    return len(matches), columns
 
 
 def files_below(folder: Path, follow_links: bool = False) -> list[str]:

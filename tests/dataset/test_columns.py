@@ -173,6 +173,34 @@ def test_blocks_that_are_whole_are_read_once(blocks: Path, monkeypatch: pytest.M
     assert checked == [(0, 1), (0, 0), (1, 0)]
 
 
+def test_a_whole_packed_shard_is_checked_without_unpacking(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To unpack what is then read would take twice the time."""
+    split = Split(pack_survey(survey, tmp_path / "d", "compression=lzf"), "train")
+    unpacked: list[np.ndarray] = []
+    monkeypatch.setattr(split, "_unpack_images", unpacked.append)
+    split.check_blocks(np.arange(len(split)))
+    assert not unpacked
+
+
+def test_a_damaged_packed_block_is_unpacked_image_by_image(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of large cutouts may have gigabytes."""
+    dataset = pack_survey(survey, tmp_path / "d", "compression=lzf")
+    damage(dataset, "labels", 3)
+    split = Split(dataset, "train")
+    unpack = split._unpack_images
+    sizes: set[int] = set()
+    monkeypatch.setattr(
+        split, "_unpack_images", lambda rows: (sizes.add(len(rows)), unpack(rows))[1]
+    )
+    with pytest.raises(UserError, match=r"shard-00000\.h5: is damaged in rows 0-"):
+        split.check_blocks(np.arange(len(split)))
+    assert sizes == {1}
+
+
 @pytest.mark.parametrize(
     "column", ["images", "features", "labels", "ids", "targets", "weights", "pixel_hashes"]
 )

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from lens_hpc.dataset import manifest as manifests
-from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.dataset.manifest import DatasetName, Manifest, read_manifest
 from lens_hpc.dataset.shards import BLOCK_ROWS
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
@@ -62,17 +63,14 @@ def rename_split(tree: Tree, name: str) -> None:
 
 DAMAGES: dict[str, Damage] = {
     # Names become paths.
-    "a name that climbs": lambda t: t.update(name="../../escape"),
-    "an absolute name": lambda t: t.update(name="/tmp/escape"),
-    "a name with NUL": lambda t: t.update(name="a\0b"),
-    "a name of two lines": lambda t: t.update(name="a\nb"),
-    "no name": lambda t: t.update(name=""),
+    "a name without end": lambda t: t.update(name="a" * 10_001),
     "a shard that climbs": lambda t: shard(t).update(file="../../.bashrc"),
     "an absolute shard": lambda t: shard(t).update(file="/etc/passwd"),
     "a shard by a detour": lambda t: shard(t).update(file="train/../train/shard-00000.h5"),
     "a shard of another split": lambda t: shard(t).update(file="val/shard-00000.h5"),
     "a shard of another name": lambda t: shard(t).update(file="train/.bashrc"),
     "a split that climbs": lambda t: rename_split(t, ".."),
+    "a split that no folder can be": lambda t: rename_split(t, "t" * 256),
     "a split with a slash": lambda t: rename_split(t, "a/b"),
     "a table that climbs": lambda t: t.update(files={"../x": {"bytes": 1, "crc32": "0" * 8}}),
     # Numbers agree with each other.
@@ -145,6 +143,10 @@ def many_keys(tree: Tree) -> None:
     tree.update({str(number): 0 for number in range(600_000)})
 
 
+def many_bad_splits(tree: Tree) -> None:
+    tree["splits"].update({f"{number}.": 0 for number in range(300_000)})
+
+
 def many_checksums(tree: Tree) -> None:
     shard(tree).update(block_crc32=["x"] * 1_000_000)
 
@@ -153,11 +155,22 @@ def many_lists(tree: Tree) -> None:
     tree.update(recipe={"a": [[]] * 3_000_000})
 
 
+def many_numbers(tree: Tree) -> None:
+    tree.update(recipe={"a": [0] * 21_000_000})
+
+
 def many_empty_shards(tree: Tree) -> None:
     train(tree).update(shards=[{}] * 400_000)
 
 
-@pytest.mark.parametrize("damage", [many_keys, many_lists, many_checksums, many_empty_shards])
+def slow(damage: Damage) -> Any:
+    return pytest.param(damage, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [many_keys, many_bad_splits, many_lists, slow(many_numbers), many_checksums, many_empty_shards],
+)
 def test_a_million_mistakes_are_not_gathered(packed: Path, sound: bytes, damage: Damage) -> None:
     tree = json.loads(sound)
     damage(tree)
@@ -201,6 +214,73 @@ def test_a_manifest_is_read_as_it_was_written(packed: Path, sound: bytes) -> Non
     assert manifest.model_dump_json(indent=1).encode() + b"\n" == sound
     assert manifest.block_rows == BLOCK_ROWS
     assert 100 * len(sound) < manifests.MOST_BYTES
+
+
+@pytest.mark.parametrize("name", ["DES/Y3", "", "a\tb", "a..b/c", "星" * 300])
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63 - 1, 2**70])
+def test_what_older_versions_packed_is_read(
+    packed: Path, sound: bytes, name: str, seed: int
+) -> None:
+    tree = json.loads(sound) | {"name": name, "seed": seed}
+    (packed / "manifest.json").write_text(json.dumps(tree))
+    manifest = read_manifest(packed)
+    assert (manifest.name, manifest.seed) == (name, seed)
+    assert Manifest.model_validate_json(manifest.model_dump_json(), strict=True) == manifest
+
+
+def test_a_long_name_of_a_split_that_an_older_version_packed_is_read(
+    packed: Path, sound: bytes
+) -> None:
+    tree = json.loads(sound)
+    rename_split(tree, "t" * 255)
+    (packed / "manifest.json").write_text(json.dumps(tree))
+    assert "t" * 255 in read_manifest(packed).splits
+
+
+@pytest.mark.slow
+def test_a_dataset_of_very_many_shards_is_read(packed: Path, sound: bytes) -> None:
+    tree = json.loads(sound)
+    split = train(tree)
+    split["shards"] = [
+        shard(tree) | {"file": f"train/shard-{number:05d}.h5"} for number in range(100_000)
+    ]
+    for kind in ("rows", "lenses", "non_lenses", "unlabelled"):
+        split[kind] *= 100_000
+    (packed / "manifest.json").write_text(json.dumps(tree))
+    assert len(read_manifest(packed).splits["train"].shards) == 100_000
+
+
+@pytest.mark.slow
+def test_a_dataset_of_very_many_rows_is_read(packed: Path, sound: bytes) -> None:
+    tree = json.loads(sound)
+    split = train(tree)
+    blocks = 6_000_000
+    shard(tree).update(rows=256 * blocks, block_crc32=["01234567"] * blocks)
+    split.update(rows=256 * blocks, lenses=256 * blocks, non_lenses=0, unlabelled=0)
+    (packed / "manifest.json").write_text(json.dumps(tree))
+    assert manifests.MOST_BYTES > (packed / "manifest.json").stat().st_size > 64 << 20
+    assert len(read_manifest(packed).splits["train"].shards[0].block_crc32) == blocks
+
+
+@pytest.mark.parametrize("name", ["DES Y3, r < 22", "星" * 66, "DES/Y3"])
+def test_a_new_dataset_has_any_name_that_can_be_shown(name: str) -> None:
+    assert TypeAdapter(DatasetName).validate_python(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\0b", "x" * 201, "星" * 67])
+def test_a_new_dataset_has_no_name_that_cannot(name: str) -> None:
+    with pytest.raises(ValidationError, match="must have 1 to 200 bytes"):
+        TypeAdapter(DatasetName).validate_python(name)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/a", ".."])
+def test_no_name_of_a_dataset_leads_to_another_folder(dataset: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match="must not lead to another folder"):
+        TypeAdapter(DatasetName).validate_python(name)
+    file = dataset / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"name": name}))
+    with pytest.raises(UserError, match="must not lead to another folder"):
+        read_manifest(dataset)
 
 
 def test_a_damaged_or_newer_manifest_is_named(dataset: Path) -> None:

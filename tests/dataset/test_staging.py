@@ -34,6 +34,20 @@ def test_copies_are_read_instead_of_the_originals(many_shards: Path, tmp_path: P
     np.testing.assert_array_equal(near.take("images", rows), split.take("images", rows))
 
 
+@pytest.mark.parametrize(
+    "name", ["DES/Y3", "", ".", "..", "../../escape", "/tmp/escape", "a\0b", "a\nb", "星" * 300]
+)
+def test_any_name_of_a_dataset_gives_a_folder_within(
+    dataset: Path, tmp_path: Path, name: str
+) -> None:
+    manifest = Split(dataset, "train").manifest
+    folder = staging.staging_folder(manifest.model_copy(update={"name": name}), tmp_path)
+    assert folder.parent == tmp_path
+    assert not folder.name.startswith(".")
+    folder.mkdir()
+    assert staging.staging_folder(manifest, tmp_path).name.startswith(f"{manifest.name}-")
+
+
 def test_staging_goes_on_from_a_half_copied_state(many_shards: Path, tmp_path: Path) -> None:
     _, records = parts(many_shards)
     folder = tmp_path / "near"
@@ -210,12 +224,9 @@ def test_a_disk_that_fails_is_named(
         staging.copy_shards(dataset, records, tmp_path / "near", print)
 
 
-@pytest.mark.parametrize("change", [{"name": "../escape"}, {"file": "../../.bashrc"}])
-def test_nothing_is_staged_outside_of_its_folder(dataset: Path, change: dict[str, str]) -> None:
+def test_nothing_is_staged_outside_of_its_folder(dataset: Path) -> None:
     tree = json.loads((dataset / "manifest.json").read_text())
-    record = tree["splits"]["train"]["shards"][0]
-    for target in (tree, record):
-        target |= {key: value for key, value in change.items() if key in target}
+    tree["splits"]["train"]["shards"][0]["file"] = "../../.bashrc"
     (dataset / "manifest.json").write_text(json.dumps(tree))
     with pytest.raises(UserError, match=r"manifest\.json: is damaged"):
         Split(dataset, "train")

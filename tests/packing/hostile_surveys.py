@@ -138,6 +138,14 @@ def laughs(levels: int = 9, width: int = 9) -> str:
     return "\n".join(lines)
 
 
+def merges(levels: int = 8, width: int = 9) -> str:
+    lines = ["a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(width)) + "}"]
+    for level in range(1, levels + 1):
+        below = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} {{<<: [{below}]}}")
+    return "\n".join(lines)
+
+
 def masked(folder: Path) -> dict[str, Any]:
     recipe = survey(folder, images="{id}.npz", key="a", masks={"key": "m", "bad": "& " + "1" * 30})
     for number, pixels in enumerate(the_pixels()):
@@ -156,13 +164,14 @@ def many_columns(folder: Path) -> dict[str, Any]:
 ALONE = {"id": "id", "label": "is_lens"}
 
 RECIPES: dict[str, tuple[Make, str]] = {
-    "aliases of aliases": (plain(laughs()), "more than 20,000 values"),
+    "aliases of aliases": (plain(laughs()), "more than 200,000 values"),
     "an alias of a long text": (
         plain("a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 5000 + "]"),
-        "more than 20,000 values",
+        "more than 200,000 values",
     ),
     "an alias in itself": (plain("a: &a [*a]"), "is a part of itself"),
-    "30,000 keys": (plain("".join(f"k{n}: 1\n" for n in range(30_000))), "20,000 values"),
+    "aliases in merges": (plain(merges()), "more than 200,000 values"),
+    "110,000 keys": (plain("".join(f"k{n}: \n" for n in range(110_000))), "200,000 values"),
     "5,000 keys": (plain("".join(f"k{n}: 1\n" for n in range(5000))), "more than 20 problems"),
     "a key of 100,000 letters": (plain("k" * 900 + ": {" + "a" * 900 + ": 1}"), "unknown"),
     "a large file": (plain("a: 1 #" + "x" * MIB), "more than 1,048,576 bytes"),
@@ -178,8 +187,8 @@ RECIPES: dict[str, tuple[Make, str]] = {
     "planes of 4,000 digits": (with_settings(planes=[0, 10**3999]), "planes.*64 bits"),
     "bits of 30 digits": (masked, "have no such bit"),
     "5,000 bands": (with_settings(bands=[f"b{n}" for n in range(5000)]), "bands"),
-    "5,000 features": (
-        with_settings(columns={"features": [f"b{n}" for n in range(5000)]}),
+    "15,000 features": (
+        with_settings(columns={"features": [f"b{n}" for n in range(15_000)]}),
         "features",
     ),
     "a number that is padded far": (
@@ -192,6 +201,8 @@ RECIPES: dict[str, tuple[Make, str]] = {
     "a set": (plain("bands: !!set {g, r}"), "settings have no tags"),
     "bytes": (plain("name: !!binary aGVsbG8="), "settings have no tags"),
     "a date that is none": (plain("name: !!timestamp 2020-99-99"), "settings have no tags"),
+    "a number that is none": (plain("seed: !!int abc"), "does not fit"),
+    "a mapping that is none": (plain("seed: !!map 3"), "not valid YAML"),
     "an object of Python": (plain("name: !!python/object:os.system x"), "settings have no tags"),
     "a key twice": (plain("a: 1\na: 2"), "stands twice"),
     "keys that are no texts": (plain("1: a\n2.5: b\nnull: c"), "Keys should be strings"),
@@ -201,7 +212,7 @@ RECIPES: dict[str, tuple[Make, str]] = {
     "zeros": (plain(bytes(100)), "not valid YAML"),
     "nothing": (plain(""), "must hold"),
     "a folder": (recipe_is_folder, "is no file"),
-    "a pipe": (recipe_is_pipe, "is no file"),
+    "a pipe": (recipe_is_pipe, "a pipe into which nothing is written"),
     "a socket": (recipe_is_socket, "is no file"),
     "catalogue above": (
         with_outside(nothing, catalogue="../outside/catalogue.csv"),
@@ -259,7 +270,7 @@ RECIPES: dict[str, tuple[Make, str]] = {
         "where = .*is not a condition",
     ),
     "a long condition": (
-        with_settings(where="radius > 0" + " & radius > 0" * 10_000),
+        with_settings(where="radius > 0" + " & radius > 0" * 50_000),
         "where = .*characters",
     ),
     "a long sum": (
@@ -600,6 +611,12 @@ def ecsv() -> bytes:
     return f"# %ECSV 1.0\n# ---\n{head}\n# datatype: *a8\nid is_lens\n1 2\n".encode()
 
 
+def ecsv_of_merges() -> bytes:
+    head = "\n".join("#   " + line for line in merges().splitlines())
+    columns = "# datatype:\n# - {name: id, datatype: string}\n# - {name: is_lens, datatype: int64}"
+    return f"# %ECSV 1.0\n# ---\n{columns}\n# meta:\n{head}\nid is_lens\no1 1\n".encode()
+
+
 def entities() -> bytes:
     lines = ['<!ENTITY a0 "' + "x" * 1000 + '">']
     lines += [f'<!ENTITY a{n} "' + f"&a{n - 1};" * 10 + '">' for n in range(1, 9)]
@@ -723,7 +740,7 @@ FILES: dict[str, tuple[Make, str]] = {
     ),
     "an HDF5 stack of claims": (
         file_of("s.h5", hdf5_of_claims, stack="s.h5", **STACKED, catalogue=None, columns=ALONE),
-        WITHOUT,
+        "most of which are empty",
     ),
     "a PNG": (image("png", picture(".png", (12_000, 12_000))), WITHOUT),
     "a PNG of deep colour": (image("png", picture(".png", (5000, 5000, 3), "uint16")), WITHOUT),
@@ -749,6 +766,10 @@ FILES: dict[str, tuple[Make, str]] = {
     "a VOTable that is nested": (file_of("c.vot", votable, catalogue="c.vot"), "catalogue"),
     "a VOTable whose data lie elsewhere": (votable_elsewhere, "its data lie elsewhere"),
     "an ECSV of aliases": (file_of("c.ecsv", ecsv, catalogue="c.ecsv"), "catalogue"),
+    "an ECSV of merges": (
+        file_of("c.ecsv", ecsv_of_merges, catalogue="c.ecsv"),
+        "takes more than 2 s of the processor",
+    ),
     "a VOTable of entities": (file_of("c.vot", entities, catalogue="c.vot"), "catalogue"),
     "a tar with a large member": (
         file_of("c.tar", tar_of(large_member), catalogue="c.tar"),

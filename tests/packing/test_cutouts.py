@@ -344,6 +344,26 @@ def test_a_mask_says_which_pixels_are_bad(condition: str, bad: list[bool]) -> No
     assert np.ma.getmaskarray(masked)[1, 0].tolist() == bad
 
 
+@pytest.mark.parametrize(
+    ("kind", "condition", "bad"),
+    [
+        ("u1", "& 1023", [False, True, True]),
+        ("i4", "& 2147483648", [False, False, True]),
+        ("i8", "& 9223372036854775809", [False, True, True]),
+    ],
+)
+def test_bits_beyond_those_of_a_mask_and_its_sign_are_bits(
+    kind: str, condition: str, bad: list[bool]
+) -> None:
+    mask = np.array([[[0, 1, 255 if kind == "u1" else np.iinfo(kind).min]]], kind)
+    masked = mask_pixels(np.zeros((1, 1, 3)), mask, Masks(hdu=1, bad=condition).bad)
+    assert np.ma.getmaskarray(masked)[0, 0].tolist() == bad
+    with pytest.raises(ValueError, match="have no such bit"):
+        mask_pixels(np.zeros((1, 1, 3)), mask, "& " + "1" * 30)
+    with pytest.raises(ValueError, match="have no such bit"):
+        mask_pixels(np.zeros((1, 1, 3)), mask.astype("u1"), "& 256")
+
+
 def test_a_mask_that_does_not_fit_is_refused() -> None:
     image = np.zeros((1, 4, 4))
     with pytest.raises(ValueError, match="the mask has the shape"):

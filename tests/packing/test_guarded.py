@@ -1,5 +1,6 @@
 """What is read beside the cutouts, catalogues and stacks, cannot end or keep the program either."""
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -147,3 +148,39 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
     assert call_within(5, max, 3, 5) == 5
     with pytest.raises(TooLongError):
         call_within(1, spin)
+
+
+def spin_deaf(*_: object) -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            spin()
+
+
+def test_no_library_keeps_a_call_from_its_end() -> None:
+    with pytest.raises(TooLongError):
+        call_within(1, spin_deaf)
+
+
+def test_a_call_that_is_ended_by_another_did_not_take_too_long() -> None:
+    with pytest.raises(UserError, match="ended from outside"):
+        call_within(5, die)
+
+
+def test_a_reader_that_may_take_so_much_time_is_ended(file: Path) -> None:
+    with pytest.raises(UserError, match=r"c\.h5: .* more than 1 s of the processor's time"):
+        read_in_worker(file, spin, cpu_seconds=1)
+
+
+def take_memory(size: int) -> int:
+    kept = bytes([1]) * size
+    time.sleep(0.2)
+    return len(kept)
+
+
+def test_what_is_small_on_disk_may_be_a_table_of_millions_of_rows(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_in_worker(file, take_memory, 350 << 20) == 350 << 20
+    monkeypatch.setattr(guarded, "half_of_memory", lambda: 100 << 20)
+    with pytest.raises(UserError, match="if it is sound, read it on a machine with more"):
+        read_in_worker(file, take_memory, 350 << 20)

@@ -11,6 +11,7 @@ import pytest
 
 from lens_hpc import settings
 from lens_hpc.errors import UserError
+from lens_hpc.packing import guarded, parquet_images, stack_files, tables
 from lens_hpc.packing.plan import make_plan
 from lens_hpc.packing.recipe import PackSettings
 from tests.packing.hostile_surveys import FILES, MIB, RECIPES, Make, write_recipe
@@ -20,6 +21,16 @@ MOST_CPU_SECONDS = 12.0
 MOST_BYTES = 450 * MIB
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is bounded by the machine's memory, and by long times, is bounded lower here."""
+    monkeypatch.setattr(guarded, "LEAST_BYTES", 256 * MIB)
+    monkeypatch.setattr(stack_files, "half_of_memory", lambda: 256 * MIB)
+    monkeypatch.setattr(parquet_images, "MOST_GROUP_BYTES", 64 * MIB)
+    monkeypatch.setattr(tables, "LEAST_SECONDS", 2)
+    monkeypatch.setattr(settings, "SECONDS_OF_PIPE", 0.1)
 
 
 def usage() -> tuple[float, int]:

@@ -763,3 +763,12 @@ def test_a_format_that_is_unknown_or_no_function_is_named(own_code: str) -> None
     with pytest.raises(UserError, match="is not a function"):
         find_reader(f"{own_code}.formats.not_a_function", [own_code])
     assert find_reader(None) is None
+
+
+def test_a_zipped_file_with_a_large_empty_extension_is_read(tmp_path: Path) -> None:
+    image = np.arange(16, dtype="f4").reshape(4, 4)
+    weights = fits.ImageHDU(np.zeros((4200, 4200), "f4"))
+    content = BytesIO()
+    fits.HDUList([fits.PrimaryHDU(image), weights]).writeto(content)
+    (tmp_path / "a.fits.gz").write_bytes(gzip.compress(content.getvalue(), 1))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.fits.gz", hdu=0)[0], image)

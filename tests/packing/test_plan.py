@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing import plan
 from tests.conftest import pack_survey, write_survey
 
 
@@ -30,3 +31,13 @@ def test_bad_rows_are_listed_with_their_reasons_up_to_twenty(tmp_path: Path) -> 
     assert str(error.value).count("cannot be read as an image") == 20
     assert "or pack the others with on_bad=skip" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_dataset_of_more_shards_than_can_be_read_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = write_survey(tmp_path / "s")
+    monkeypatch.setattr(plan, "MOST_SHARDS", 2)
+    with pytest.raises(UserError, match=r"would have 3 shards, and may have 2; raise shard_mib"):
+        pack_survey(survey, tmp_path / "d")
+    assert not (tmp_path / "d").exists()

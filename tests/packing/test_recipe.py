@@ -112,3 +112,25 @@ def test_one_path_of_the_users_own_word_does_not_speak_for_another(
     reason = refusal(recipe, f"source={outside / 'a'}", "stack.g=../far.npy")
     assert "stack.r: " in reason
     assert "stack.g: " not in reason
+
+
+def test_a_survey_may_have_thousands_of_features_and_planes(recipe: Path) -> None:
+    names = ", ".join(f"f{number}" for number in range(5000))
+    loaded = settings.load(PackSettings, recipe, [*PLACES, f"columns.features=[{names}]"])
+    assert len(loaded.columns.features) == 5000
+    assert settings.load(PackSettings, recipe, [*PLACES, "planes=[10, 3680]"]).planes == (10, 3680)
+    planes = ", ".join(map(str, range(1001)))
+    assert "planes" in refusal(recipe, f"planes=[{planes}]")
+
+
+def test_a_link_in_a_folder_that_nothing_reads_is_no_matter(outside: Path, recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("catalogue: catalogue.csv", "catalogue: parts"))
+    folder = outside / "a" / "parts"
+    folder.mkdir()
+    (folder / "README").symlink_to(outside / "far.csv")
+    (folder / "lost.parquet").symlink_to(outside / "nowhere")
+    (folder / "old").symlink_to(outside)
+    source = f"source={outside / 'a'}"
+    assert settings.load(PackSettings, recipe, [*PLACES, source]).catalogue == Path("parts")
+    (folder / "part.parquet").symlink_to(outside / "far.csv")
+    assert "part.parquet leads out" in refusal(recipe, source)

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lens_hpc import settings
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.errors import UserError
+from lens_hpc.packing import stack_files
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.packing.stack_files import LazyRows, open_array
 from lens_hpc.packing.stacks import open_stack
@@ -609,3 +612,62 @@ def test_the_unit_of_a_cube_decides_how_a_band_is_resampled(tmp_path: Path, unit
     pack_survey(source, tmp_path / "d")
     mean = Dataset(tmp_path / "d")["train"][:].images[:, 1].mean()
     assert mean == pytest.approx(10 if unit == "MJy/sr" else 10 / 9, rel=0.05)
+
+
+SPARSE_ROWS = 4200
+
+
+def sparse_images() -> np.ndarray:
+    """Counts of few photons, which shrink by more than a hundred."""
+    images = np.zeros((SPARSE_ROWS, 64, 64), "i4")
+    images[:, 32, 32] = 1 + np.arange(SPARSE_ROWS) % 7
+    return images
+
+
+def save_sparse(file: Path) -> np.ndarray:
+    images = sparse_images()
+    if file.suffix == ".npz":
+        np.savez_compressed(file, x=images)
+    elif file.suffix == ".h5":
+        with h5py.File(file, "w") as opened:
+            options = {"chunks": (50, 64, 64), "compression": "gzip", "shuffle": True}
+            opened.create_dataset("x", data=images, **options)
+    elif file.suffix == ".parquet":
+        lists = pa.FixedSizeListArray.from_arrays(images.ravel(), 64)
+        lists = pa.FixedSizeListArray.from_arrays(lists, 64)
+        pq.write_table(pa.table({"x": lists}), file, compression="zstd")
+    else:
+        image = fits.CompImageHDU(images, compression_type="GZIP_1", tile_shape=(50, 64, 64))
+        fits.HDUList([fits.PrimaryHDU(), image]).writeto(file)
+    assert images.nbytes > 100 * file.stat().st_size
+    return images
+
+
+def open_of(folder: Path, file: Path) -> Any:
+    (folder / "recipe.yaml").write_text(RECIPE % file.name)
+    overrides = [f"source={folder}", f"output={folder / 'd'}", "stack_axes=NHW", "bands=[g]"]
+    recipe = settings.load(PackSettings, folder / "recipe.yaml", overrides)
+    return open_stack(recipe, folder, np.arange(SPARSE_ROWS), SPARSE_ROWS)
+
+
+@pytest.mark.parametrize("name", ["s.npz", "s.h5", "s.parquet", "s.fits.fz"])
+def test_a_stack_that_is_nearly_empty_is_read(tmp_path: Path, name: str) -> None:
+    images = save_sparse(tmp_path / name)
+    stack = open_of(tmp_path, tmp_path / name)
+    np.testing.assert_array_equal(stack.read(SPARSE_ROWS - 1)[0][0], images[-1])
+
+
+def test_a_stack_that_is_read_at_once_must_fit_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_sparse(tmp_path / "s.npz")
+    monkeypatch.setattr(stack_files, "half_of_memory", lambda: 32 << 20)
+    with pytest.raises(UserError, match=r"s\.npz: .*would unpack to 68,812,928 bytes of memory"):
+        open_of(tmp_path, tmp_path / "s.npz")
+
+
+def test_a_stack_of_one_large_tile_is_refused(tmp_path: Path) -> None:
+    tile = fits.CompImageHDU(np.zeros((40, 1024, 1024), "i4"), tile_shape=(40, 1024, 1024))
+    fits.HDUList([fits.PrimaryHDU(), tile]).writeto(tmp_path / "s.fits.fz")
+    with pytest.raises(UserError, match="would unpack to"):
+        open_of(tmp_path, tmp_path / "s.fits.fz")

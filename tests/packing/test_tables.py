@@ -28,6 +28,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable
 from lens_hpc.packing.tables import read_table
 from tests.conftest import write_survey
+from tests.packing.hostile_surveys import ecsv_of_merges
 
 
 def refusal(file: Path, names: tuple[str, ...] = ("id", "is_lens"), **which: Any) -> str:
@@ -715,3 +716,38 @@ def test_random_damages_end_in_a_table_or_a_message(tmp_path: Path, ending: str)
 def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no catalogue: File name too long"):
         read_table(tmp_path / ("a" * 5000), ["id"])
+
+
+@pytest.mark.parametrize("as_rows", [False, True])
+@pytest.mark.parametrize("kind", ["external", "virtual"])
+def test_an_hdf5_table_beside_images_in_other_files_is_read(
+    tmp_path: Path, kind: str, as_rows: bool
+) -> None:
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["images"] = np.zeros((2, 4, 4))
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        if as_rows:
+            rows = [(b"a", 1), (b"b", 0)]
+            file["table"] = np.array(rows, [("id", "S1"), ("is_lens", "i8")])
+        else:
+            file["id"], file["is_lens"] = ["a", "b"], [1, 0]
+        if kind == "external":
+            file["images"] = h5py.ExternalLink("images.h5", "/images")
+        else:
+            layout = h5py.VirtualLayout((2, 4, 4), "f8")
+            layout[...] = h5py.VirtualSource(str(tmp_path / "images.h5"), "images", (2, 4, 4))
+            file.create_virtual_dataset("images", layout)
+    table = read_table(tmp_path / "c.h5", ["id", "is_lens"])
+    assert texts(table) == {"id": ["a", "b"], "is_lens": ["1", "0"]}
+    if not as_rows:
+        assert "other file" in refusal(tmp_path / "c.h5", ("id", "images")).replace(
+            "another", "other"
+        )
+
+
+def test_a_text_whose_header_repeats_itself_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lens_hpc.packing.tables.LEAST_SECONDS", 1)
+    (tmp_path / "c.ecsv").write_bytes(ecsv_of_merges())
+    assert "more than 1 s of the processor's time" in refusal(tmp_path / "c.ecsv")

@@ -108,3 +108,10 @@ def test_dots_and_brackets_of_a_pattern_are_themselves(tmp_path: Path) -> None:
     (tmp_path / "a1xnpy").touch()
     assert len(match_files("{n}.npy", tmp_path, "g")) == 1
     np.testing.assert_array_equal(match_files("a[{n}].npy", tmp_path, "g")["n"], ["1"])
+
+
+def test_groups_of_a_pattern_are_no_fields(tmp_path: Path) -> None:
+    paths = ["a1_g.npy", "b_g.npy", "c2_r.npy"]
+    table = match_files("{n:(a|b)}{m:([0-9])?}_{band}.npy", tmp_path, "g", paths)
+    assert table.to_dict("records") == [{"n": "a", "m": "1"}, {"n": "b", "m": ""}]
+    assert len(match_files("b_{band}.npy", tmp_path, "g", paths)) == 1

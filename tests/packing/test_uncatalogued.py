@@ -1,5 +1,6 @@
 """Without a catalogue, every object that has any file is a row, if a rejected one."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,9 @@ def test_one_file_of_all_bands_is_one_row(tmp_path: Path) -> None:
     write_files(tmp_path, ["a.npy", "b.npy"])
     assert rows_of(tmp_path, "{name}.npy") == ["a", "b"]
     assert rows_of(tmp_path, {"g": "{name}.npy", "r": "{name}.npy"}) == ["a", "b"]
+
+
+def test_a_file_whose_name_is_no_utf8_is_to_be_renamed(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.npy", os.fsdecode(b"caf\xe9.npy")])
+    with pytest.raises(UserError, match=r"caf\\udce9: is no UTF-8; .*rename it"):
+        rows_of(tmp_path, "{name}.npy")
