@@ -111,7 +111,7 @@ def refusals_named(path: Path, kept: str = KEPT) -> Iterator[None]:
         raise
     except Exception as error:
         named = getattr(error, "filename", None)
-        if isinstance(named, str | Path) and path.parent not in Path(named).parents:
+        if isinstance(named, str | Path) and not _is_within(Path(named), path.parent):
             raise
         number = errno_of(error)
         remedy = _remedy(number, path)
@@ -121,6 +121,10 @@ def refusals_named(path: Path, kept: str = KEPT) -> Iterator[None]:
             f"{path}: cannot be written: {os.strerror(number)}; {kept}. {remedy}, and run the same "
             "line again"
         ) from error
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder == path or folder in path.parents
 
 
 def _remedy(number: int | None, path: Path) -> str:
@@ -259,6 +263,6 @@ def sync(path: Path) -> None:
     except OSError as error:
         # Some file systems, such as those of FUSE, have nothing to sync in a folder.
         if error.errno not in NOT_SUPPORTED or not path.is_dir():
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import resource
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -207,3 +209,31 @@ def test_a_folder_of_the_users_with_such_a_name_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already exists"), files.whole_folder(tmp_path / "survey"):
         pass
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_synced_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        files.sync(tmp_path)
+    with pytest.raises(UserError, match="file: cannot be written: Input/output error"):
+        files.write_text(tmp_path / "file", "text")
+
+
+def test_a_file_system_without_sync_of_folders_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        really_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files.write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
