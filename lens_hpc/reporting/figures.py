@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from io import StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,19 @@ def save_figures(folder: Path, drawings: dict[str, Draw]) -> dict[str, str]:
             figure = Figure(figsize=SIZE_INCHES, layout="constrained")
             draw(figure.subplots())
 
-            figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
+            (folder / f"{name}.png").write_bytes(_render(figure, "png", dpi=DOTS_PER_INCH))
             # To lay it out once is enough: that takes most of the time.
             figure.set_layout_engine("none")
-            figure.savefig(folder / f"{name}.pdf")
-
-            svg = StringIO()
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-            pictures[name] = svg.getvalue()
+            (folder / f"{name}.pdf").write_bytes(_render(figure, "pdf"))
+            pictures[name] = _render(figure, "svg", metadata={"Date": None}).decode()
     return pictures
+
+
+def _render(figure: Figure, kind: str, **options: Any) -> bytes:
+    """Return what a file of a figure holds: matplotlib hides what the disk refuses."""
+    content = BytesIO()
+    figure.savefig(content, format=kind, **options)
+    return content.getvalue()
 
 
 def make_drawings(
