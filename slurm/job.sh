@@ -96,10 +96,13 @@ launch() { # VERB TARGET key=value...: in WORLD_SIZE processes of one world
     # shellcheck disable=SC2016
     work "${NODES[@]}" --output="$LOGS/%N-$STARTS.log" --open-mode=append "${LENS_HPC_CONTAINER[@]}" \
         bash -c 'trap "" USR1; exec "${@/@NODE@/$SLURM_NODEID}"' launch "${launcher[@]}" -m lens_hpc "$@"
+    # The first rank says so when all results are on the disk and no other needs it: a launcher that Slurm ends after
+    # that, as it does late on a node that was down, takes nothing away.
+    if [[ $WORD == 0 ]]; then STATUS=0; fi
 }
 
-work() { # COMMAND...: STATUS is what it ends with
-    local word=''
+work() { # COMMAND...: STATUS is what it ends with, WORD what its processes say
+    WORD=''
     export LENS_HPC_STATUS=$LOGS/status
     rm -f "$LENS_HPC_STATUS"
     "$@" &
@@ -111,11 +114,11 @@ work() { # COMMAND...: STATUS is what it ends with
     wait "$step" || STATUS=$?
     trap '' USR1
     # The workers leave word: the launcher makes 1 of what they end with, and srun 0 of being torn down with its node.
-    if [[ -s $LENS_HPC_STATUS ]]; then word=$(<"$LENS_HPC_STATUS"); fi
-    if [[ -z $word ]]; then
+    if [[ -s $LENS_HPC_STATUS ]]; then WORD=$(<"$LENS_HPC_STATUS"); fi
+    if [[ -z $WORD ]]; then
         ((STATUS)) || STATUS=1
-    elif ((word)); then
-        STATUS=$word
+    elif ((WORD)); then
+        STATUS=$WORD
     fi
 }
 

@@ -1,5 +1,6 @@
 """Scripts that can be read before they are trusted."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,6 +29,46 @@ def test_a_site_with_64_cpus_and_8_gpus_a_node_takes_them_as_they_are(
 ) -> None:
     for options in ((), ("--nodes=3",), ("--account=", "--time=10")):
         cluster("sbatch", "--test-only", *options, str(script), "x")
+
+
+@pytest.mark.parametrize(
+    ("work", "word", "ended_with", "status"),
+    [
+        ("launch train", "0", 137, 0),  # Slurm ended a launcher when the work was done
+        ("launch train", "", 137, 137),
+        ("launch train", "85", 143, 85),
+        ("launch train", "2", 1, 2),
+        ("launch train", "", 0, 1),  # srun says 0 when it is torn down with its node
+        ("launch train", "0", 0, 0),
+        ("work srun", "0", 137, 137),  # tasks that do not work together, such as those of pack
+        ("work srun", "0", 0, 0),
+    ],
+)
+def test_what_the_processes_say_counts_where_they_work_together(
+    tmp_path: Path, work: str, word: str, ended_with: int, status: int
+) -> None:
+    srun = tmp_path / "srun"
+    said = f'echo {word} >"$LENS_HPC_STATUS"' if word else ":"
+    srun.write_text(f"#!/bin/sh\n{said}\nexit {ended_with}\n")
+    srun.chmod(0o755)
+    lines = f"""
+        set -euo pipefail
+        source "{SCRIPTS}/site.sh"
+        source "{SCRIPTS}/job.sh"
+        LOGS={tmp_path} WORLD_SIZE=2 MASTER_ADDR=node1 MASTER_PORT=20000
+        {work} config.yaml
+        echo "status $STATUS"
+    """
+    done = subprocess.run(
+        ["bash", "-c", lines],
+        env=os.environ
+        | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
+        | {"SLURM_JOB_NUM_NODES": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith(f"status {status}\n")
 
 
 def test_they_are_short() -> None:
