@@ -13,6 +13,7 @@ and ten times the rows. A dry run reads the catalogue of a stack and makes the p
 pandas reads the same CSV file, whole, in a process of its own as well.
 """
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -29,6 +30,9 @@ from astropy.io import fits
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+# The others' modules are compiled where they were installed, so ours must not be each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 SHAPE = (3, 64, 64)
 RECIPE = """
 name: benchmark

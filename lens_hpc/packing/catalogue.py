@@ -289,7 +289,8 @@ def _reject_long(catalogue: Catalogue, texts: np.ndarray, name: str) -> None:
 
 def _all_differ(ids: np.ndarray) -> bool:
     """Say whether (N,) strings differ, sure where it says so: their hashes take less memory."""
-    if not len(ids):
+    # Most catalogues are in the order of their ids, and to see that is ten times faster.
+    if (ids[1:] > ids[:-1]).all():
         return True
     words: np.ndarray = ids.view(np.uint32 if ids.dtype.itemsize % 8 else np.uint64)
     words = words.reshape(len(ids), -1)

@@ -7,6 +7,7 @@ for; no value passes through a type that cannot hold it.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,11 @@ def make_table(
 
     An element of a vector becomes a column `name[3]`, counted from 0, where `names` has that.
     """
-    # One after the other, for each may be large.
-    columns = {name: _normalise(name, arrays.pop(name)) for name in list(arrays)}
+    order = list(arrays)
+    # Two at a time and no more, for each may be large.
+    with ThreadPoolExecutor(2) as pool:
+        normalised = pool.map(lambda name: _normalise(name, arrays.pop(name)), order)
+        columns = dict(zip(order, normalised, strict=True))
     for name, column in columns.items():
         if name in names and pa.types.is_nested(column.type):
             raise UserError(f"column {name!r} holds vectors: name one element, as {name}[0]")
@@ -327,11 +331,17 @@ def _as_numbers(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
             return column.cast(pa.int64()), none_wrong
         except pa.ArrowInvalid:  # above the largest int64
             return column.cast(pa.float64(), safe=False), none_wrong
-    return _parse_numbers(_without_words(_as_texts(column)))
+    texts = _as_texts(column)
+    numbers = _parse_all(texts)
+    if numbers is None:
+        # Looked for only now, for most columns have no such words.
+        texts = _without_words(texts)
+        numbers = _parse_all(texts)
+    return _parse_each(texts) if numbers is None else (numbers, none_wrong)
 
 
-def _parse_numbers(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    none_wrong = np.empty(0, dtype=np.int64)
+def _parse_all(texts: pa.Array) -> pa.Array | None:
+    """Return texts as numbers, or nothing where one of them is none to Arrow."""
     for kind in (pa.int64(), pa.float64()):
         try:
             # A cast that fails goes through all cells first, so a few are tried before.
@@ -342,9 +352,12 @@ def _parse_numbers(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
         # Arrow would read 0x10 as sixteen.
         is_hexadecimal = pa.types.is_integer(kind) and _any_contains(texts, "x")
         if not is_hexadecimal:
-            return _without_nan(numbers), none_wrong
+            return _without_nan(numbers)
+    return None
 
-    # pandas knows more ways to write a number, and goes on after what is none.
+
+def _parse_each(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return texts as numbers by pandas, which knows more ways to write one, and those wrong."""
     objects = pd.Series(texts.to_numpy(zero_copy_only=False), dtype=object)
     values = pd.to_numeric(objects, errors="coerce").to_numpy(dtype=np.float64)
     is_missing = np.isnan(values)
