@@ -21,7 +21,7 @@ from pathlib import Path
 
 from train import ours, write_data
 
-from lens_hpc.workers import usable_cpus
+from lens_hpc.resources import usable_cpus
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 AS_IT_IS = "lens_hpc train"

@@ -14,7 +14,7 @@ from lens_hpc.auditing.judgement import EXPOSURE_LIMITS, OBJECT_LIMITS, judge_po
 from lens_hpc.auditing.shortcuts import EXPOSURE_NUMBERS, OBJECT_NUMBERS, measure_cutouts
 from lens_hpc.dataset.shards import crc32_of_each
 from lens_hpc.dataset.verdict import Finding, first_few
-from lens_hpc.workers import usable_cpus
+from lens_hpc.resources import usable_cpus
 
 # Cutouts are read in blocks of about this size, counted as 4 bytes a pixel.
 BLOCK_BYTES = 1 << 24

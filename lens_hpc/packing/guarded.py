@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lens_hpc.errors import UserError
+from lens_hpc.resources import usable_memory
 from lens_hpc.workers import make_pool
 
 LEAST_SECONDS = 300
@@ -37,8 +38,8 @@ class _OutOfTime(BaseException):
 
 
 def half_of_memory() -> int:
-    """Return half of the machine's memory, in bytes: no single file may take more."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """Return half of the memory that there is, in bytes: no single file may take more."""
+    return usable_memory() // 2
 
 
 def read_in_worker(

@@ -17,8 +17,8 @@ from pydantic import (
 
 from lens_hpc.dataset.manifest import DatasetName
 from lens_hpc.packing.links import first_outside
+from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath, Fraction, Probability, Settings, SplitName
-from lens_hpc.workers import usable_cpus
 
 PathPattern = str | tuple[str, ...]
 """A path with {column} and {band} in it, or alternatives of one."""

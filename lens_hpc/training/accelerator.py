@@ -20,9 +20,9 @@ from lens_hpc.errors import UserError
 from lens_hpc.layout import TENSORBOARD
 from lens_hpc.logs import quieted
 from lens_hpc.process import environment_unchanged, float32_kept, torch_unchanged
+from lens_hpc.resources import usable_cpus
 from lens_hpc.training import deepspeed, devices
 from lens_hpc.training.heart import heart_beating
-from lens_hpc.workers import usable_cpus
 
 
 @contextmanager

@@ -23,11 +23,11 @@ from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.loading.loader import Batch
 from lens_hpc.loading.order import Share
 from lens_hpc.logs import logger
+from lens_hpc.resources import usable_cpus
 from lens_hpc.scoring.out_of_memory import out_of_memory_named
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.memory import smaller_micro_batch
 from lens_hpc.training.trainer import Trainer, make_trainer, train_step
-from lens_hpc.workers import usable_cpus
 
 READ = "read from storage"
 NORMALISE = "normalise"

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
 from lens_hpc.settings import Settings as BaseSettings
-from lens_hpc.workers import usable_cpus
 
 if TYPE_CHECKING:
     from lens_hpc.sky.mock_survey import MockSurvey

@@ -12,9 +12,10 @@ from lens_hpc.dataset.kept_columns import find_table_damage
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.shards import find_damage
 from lens_hpc.errors import UserError
+from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
 from lens_hpc.settings import Settings as BaseSettings
-from lens_hpc.workers import make_pool, usable_cpus
+from lens_hpc.workers import make_pool
 
 TARGET = "DATASET"
 TARGET_SETTING = "dataset"
