@@ -17,6 +17,7 @@ from pathlib import Path
 from lens_hpc import logs, process, verbs
 from lens_hpc._version import __version__
 from lens_hpc.errors import UserError
+from lens_hpc.refusals import remedy_for
 from lens_hpc.texts import printable
 
 # Verbs in the order in which a user first needs them. All others follow.
@@ -32,41 +33,6 @@ FIRST_DAY = (
     "bench",
     "evaluate",
 )
-# What the system refuses is a matter of the user's machine, not of our code. To each, its remedy.
-MAKE_ROOM = "make room there, or ask for more, and run the same line again"
-MAY_NOT = "choose a file or folder that you may read and write"
-NAME_ANOTHER = "name another file or folder"
-DOES_NOT_ANSWER = "the file system does not answer as it should: run the same line again later"
-IN_USE = "another program uses it: end that one, or wait for it"
-TOO_MANY = "this process, or the machine, has too many of them: raise the limit (ulimit -a)"
-REMEDIES = {
-    errno.ENOSPC: MAKE_ROOM,
-    errno.EDQUOT: MAKE_ROOM,
-    errno.EFBIG: MAKE_ROOM,
-    errno.EACCES: MAY_NOT,
-    errno.EPERM: MAY_NOT,
-    errno.EROFS: MAY_NOT,
-    errno.ENOTDIR: NAME_ANOTHER,
-    errno.EISDIR: NAME_ANOTHER,
-    errno.ENAMETOOLONG: NAME_ANOTHER,
-    errno.ELOOP: NAME_ANOTHER,
-    errno.EXDEV: NAME_ANOTHER,
-    errno.EIO: DOES_NOT_ANSWER,
-    errno.ESTALE: DOES_NOT_ANSWER,
-    errno.ENOTCONN: DOES_NOT_ANSWER,
-    errno.ESHUTDOWN: DOES_NOT_ANSWER,
-    errno.EHOSTDOWN: DOES_NOT_ANSWER,
-    errno.ENXIO: DOES_NOT_ANSWER,
-    errno.ETIMEDOUT: DOES_NOT_ANSWER,
-    errno.EINTR: DOES_NOT_ANSWER,
-    errno.EBUSY: IN_USE,
-    errno.ETXTBSY: IN_USE,
-    errno.EAGAIN: TOO_MANY,
-    errno.EMFILE: TOO_MANY,
-    errno.ENFILE: TOO_MANY,
-    errno.ENOMEM: "ask for more memory, or use fewer processes",
-    errno.ENOLCK: "this file system has no locks: name a folder on another one",
-}
 # Nobody reads on, or the terminal is gone.
 NOBODY_READS = {errno.EPIPE, errno.EIO, errno.EBADF}
 
@@ -137,11 +103,11 @@ def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
     except UserError as error:
         return _refuse(f"{verb}: {error}")
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0)
-        if remedy is None:
+        words = remedy_for(error.errno)
+        if not words:
             raise
         file = error.filename or "a file that the system does not name"
-        return _refuse(f"{verb}: {file}: {error.strerror}; {remedy}")
+        return _refuse(f"{verb}: {file}: {error.strerror}; {words}")
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
 

@@ -5,28 +5,21 @@ import errno
 import glob
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lens_hpc.errors import UserError
+from lens_hpc.refusals import KEPT, refusals_named
 
 PARTIAL = ".partial"
 REPLACED = ".replaced"
 
-KEPT = "what was there before is kept"
-
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-FAILING = {errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT, errno.ENOLCK}
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-# Some libraries tell the number in a text alone: HDF5, those in Rust, and astropy.
-ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)|\[Errno (\d+)\]")
 
 
 def expand(path: str | Path) -> Path:
@@ -83,71 +76,6 @@ def final_name(path: Path) -> Path:
     if os.path.ismount(path):
         raise UserError(f"{path}: is a mount point, which cannot be renamed; name a folder in it")
     return path
-
-
-# ---- errors ----
-
-
-def errno_of(error: BaseException) -> int | None:
-    """Return the number that the system gave for an error, whichever library raised it."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    told = ERRNO_IN_TEXT.search(str(error))
-    if told:
-        return int(told[told.lastindex or 0])
-    return errno_of(error.__cause__) if error.__cause__ else None
-
-
-@contextmanager
-def refusals_named(path: Path, kept: str = KEPT) -> Iterator[None]:
-    """Turn what the system refuses while `path` is written into a UserError with the remedy.
-
-    `kept` says what is left. Errors that are not the system's, or are of files elsewhere, are
-    raised as they are.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        named = getattr(error, "filename", None)
-        if isinstance(named, str | Path) and not _is_within(Path(named), path.parent):
-            raise
-        number = errno_of(error)
-        remedy = _remedy(number, path)
-        if number is None or not remedy:
-            raise
-        raise UserError(
-            f"{path}: cannot be written: {os.strerror(number)}; {kept}. {remedy}, and run the same "
-            "line again"
-        ) from error
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    return folder == path or folder in path.parents
-
-
-def _remedy(number: int | None, path: Path) -> str:
-    """Return what to do about a refusal of the system; nothing where it is none of its."""
-    if number == errno.EDQUOT:
-        return "Make room in your quota, or choose another folder"
-    if number in FULL:
-        return f"Make room{_free_space(path)}, or choose another folder"
-    if number in NOT_ALLOWED:
-        return "Choose a folder that you may write to"
-    if number in FAILING:
-        return "The file system fails; wait until it answers, or choose another one"
-    return ""
-
-
-def _free_space(path: Path) -> str:
-    """Say how much room there is where a file is to be written."""
-    existing = next((folder for folder in path.parents if folder.is_dir()), None)
-    if existing is None:
-        return ""
-    with suppress(OSError):
-        return f" ({shutil.disk_usage(existing).free / 1e6:,.0f} MB are free there)"
-    return ""
 
 
 # ---- writing ----

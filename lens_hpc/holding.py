@@ -25,6 +25,7 @@ from pathlib import Path
 from lens_hpc import files
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
+from lens_hpc.refusals import refusals_named
 
 SECONDS_BETWEEN_BEATS = 2.0
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -142,7 +143,7 @@ class _Lock:
 
     def _try(self) -> bool:
         """Take the lock if it is free, or if those who hold it are of the same share."""
-        with files.refusals_named(self.file):
+        with refusals_named(self.file):
             # Opened anew each time: only so does NFS tell a time that is not an old one.
             self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
             _descriptors.add(self.descriptor)
@@ -256,7 +257,7 @@ class _Lock:
 
     def _write(self) -> None:
         record = json.dumps(asdict(self.own)).encode()
-        with files.refusals_named(self.file):
+        with refusals_named(self.file):
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, record, 0)
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from lens_hpc import cli, verbs
 from lens_hpc.errors import UserError
+from lens_hpc.refusals import REMEDIES, remedy_for
 from lens_hpc.verbs import info
 from tests.conftest import SMALL_MODEL
 from tests.kills import files_of
@@ -149,7 +150,7 @@ def test_a_process_that_is_not_the_commands_keeps_its_streams_and_signals(
     assert (sys.stdout, sys.stderr, signal.getsignal(signal.SIGPIPE)) == before
 
 
-@pytest.mark.parametrize("number", sorted(cli.REMEDIES))
+@pytest.mark.parametrize("number", sorted(REMEDIES))
 @pytest.mark.parametrize("file", [None, "some/file"])
 def test_what_the_system_refuses_is_told_with_a_remedy(
     number: int,
@@ -165,7 +166,7 @@ def test_what_the_system_refuses_is_told_with_a_remedy(
     assert cli.main(["info", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     name = file or "a file that the system does not name"
-    assert told == f"lens-hpc: info: {name}: {os.strerror(number)}; {cli.REMEDIES[number]}\n"
+    assert told == f"lens-hpc: info: {name}: {os.strerror(number)}; {remedy_for(number)}\n"
 
 
 @pytest.mark.parametrize("ours", [FileNotFoundError(2, "No such file", "x"), OSError("odd")])

@@ -18,6 +18,7 @@ import torch
 from lens_hpc import files
 from lens_hpc.dataset.hdf5_stream import new_hdf5_file
 from lens_hpc.errors import UserError
+from lens_hpc.refusals import refusals_named
 from lens_hpc.training.checkpoints import _save
 
 
@@ -136,12 +137,12 @@ def test_a_mount_point_is_refused_before_the_work() -> None:
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, r"No space left on device; what was there before is kept. Make room \("),
-        (errno.EDQUOT, "Make room in your quota"),
-        (errno.EROFS, "that you may write to"),
-        (errno.EACCES, "that you may write to"),
-        (errno.ESTALE, "The file system fails"),
-        (errno.EIO, "The file system fails"),
+        (errno.ENOSPC, r"\([\d,]+ MB are free there\); what was there before is kept; make room"),
+        (errno.EDQUOT, "make room in your quota"),
+        (errno.EROFS, "that you may read and write"),
+        (errno.EACCES, "that you may read and write"),
+        (errno.ESTALE, "wait until the file system answers"),
+        (errno.EIO, "wait until the file system answers"),
     ],
 )
 def test_a_refusal_is_named_with_its_remedy(tmp_path: Path, number: int, remedy: str) -> None:
@@ -180,7 +181,7 @@ def test_the_writers_of_other_libraries_tell_a_disk_without_room(tmp_path: Path)
     for write in writers:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
         try:
-            with pytest.raises(UserError, match="File too large"), files.refusals_named(path):
+            with pytest.raises(UserError, match="File too large"), refusals_named(path):
                 write()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -195,7 +196,7 @@ def test_a_file_elsewhere_that_cannot_be_read_is_not_blamed_on_what_is_written(
 
 
 def test_a_fault_of_ours_while_a_refusal_is_handled_stays_ours(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), files.refusals_named(tmp_path / "file"):
+    with pytest.raises(KeyError), refusals_named(tmp_path / "file"):
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
         except OSError:

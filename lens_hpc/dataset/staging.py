@@ -22,6 +22,7 @@ from lens_hpc import files
 from lens_hpc.dataset.manifest import Manifest, ShardRecord
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
+from lens_hpc.refusals import FULL, errno_of
 
 COPIES_AT_ONCE = 4
 PIECE_BYTES = 1 << 22
@@ -185,7 +186,7 @@ def _copy(dataset: Path, record: ShardRecord, target: Path) -> None:
                     "copy or pack it again"
                 )
     except UserError as error:
-        if files.errno_of(error) not in files.FULL:
+        if errno_of(error) not in FULL:
             raise
         logger.warning("data.stage_to: %s is full; %s is read from where it is", target, source)
 

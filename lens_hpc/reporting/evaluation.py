@@ -30,6 +30,7 @@ from lens_hpc.logs import logger
 from lens_hpc.metrics import table
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import torch_unchanged
+from lens_hpc.refusals import refusals_named
 from lens_hpc.reporting.comparison import Comparison, read_comparison
 from lens_hpc.reporting.report import Subject, write_report
 from lens_hpc.reporting.results import Results, Survey, evaluate_scores
@@ -171,7 +172,7 @@ def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluati
     with held_together(accelerator, folder), _folder_of_all(accelerator, folder) as partial:
         calibration, rows, logits = _score(accelerator, task)
         maps = probability_maps(calibration)
-        with waited_for(accelerator, "writing predictions"), files.refusals_named(folder):
+        with waited_for(accelerator, "writing predictions"), refusals_named(folder):
             rank = accelerator.process_index
             predictions.write_part(partial, rank, task.split, rows, logits, maps)
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lens_hpc import files, layout
+from lens_hpc.refusals import refusals_named
 
 EpochFacts = dict[str, float]
 
@@ -16,7 +17,7 @@ def read_metrics_log(run: Path) -> list[EpochFacts]:
 def append_to_metrics_log(run: Path, facts: EpochFacts) -> None:
     """Record an epoch, and wait until the disk has it."""
     path = run / layout.METRICS_LOG
-    with files.refusals_named(path, "the epochs before are kept"):
+    with refusals_named(path, "the epochs before are kept"):
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(facts) + "\n")
         files.sync(path)
