@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_another_thread_installs_none() -> None:
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+SAVED = 85
+
+
+def status_of_fork(child: Callable[[], None]) -> int:
+    """Call a function in a forked process; return its exit status, 0 if the function returns."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+            os._exit(0)
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run_as_program(code: str) -> int:
@@ -94,28 +110,26 @@ def test_the_deadline_comes_from_the_setting_or_from_slurm(monkeypatch: pytest.M
 def test_sigterm_ends_a_process_whose_step_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that waits for a dead one, before the launcher kills it without a word."""
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         with signals.StopRequest():
             signal.raise_signal(signal.SIGTERM)
             time.sleep(30)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
-
-SAVED = 85
+    assert status_of_fork(child) == 1
 
 
 def test_sigterm_that_was_seen_lets_the_process_save(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         with signals.StopRequest() as request:
             signal.raise_signal(signal.SIGTERM)
             request.obeyed()
             time.sleep(0.5)
             os._exit(SAVED)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == SAVED
+
+    assert status_of_fork(child) == SAVED
 
 
 def test_a_sigterm_that_nobody_looked_at_ends_nothing_later(
@@ -123,13 +137,14 @@ def test_a_sigterm_that_nobody_looked_at_ends_nothing_later(
 ) -> None:
     """The training has ended in the step in which the signal came."""
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         with signals.StopRequest():
             signal.raise_signal(signal.SIGTERM)
         time.sleep(0.5)
         os._exit(SAVED)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == SAVED
+
+    assert status_of_fork(child) == SAVED
 
 
 def test_sigterm_ends_a_process_whose_main_thread_runs_no_python(
@@ -137,8 +152,8 @@ def test_sigterm_ends_a_process_whose_main_thread_runs_no_python(
 ) -> None:
     """As one that asks a store whose owner is stopped: no handler runs there."""
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         with signals.StopRequest():
             killer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM])
             killer.start()
@@ -146,8 +161,8 @@ def test_sigterm_ends_a_process_whose_main_thread_runs_no_python(
             mutex = ctypes.create_string_buffer(64)
             libc.pthread_mutex_lock(mutex)
             libc.pthread_mutex_lock(mutex)  # which waits for ever, and goes on after a signal
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    assert status_of_fork(child) == 1
 
 
 def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
@@ -155,8 +170,8 @@ def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
 ) -> None:
     """Twice in a row, as Slurm sends it, is once."""
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.5)
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         with signals.StopRequest() as request:
             signal.raise_signal(signal.SIGTERM)
             request.obeyed()
@@ -165,8 +180,8 @@ def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
             print("twice is once", flush=True)
             signal.raise_signal(signal.SIGTERM)
             time.sleep(30)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    assert status_of_fork(child) == 1
 
 
 def test_sigterm_ends_a_command_that_does_not_end_though_its_work_is_done() -> None:
@@ -214,16 +229,16 @@ def test_a_stopped_terminal_keeps_no_process_alive(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(signals, "SECONDS_TO_ANSWER", 0.1)
     monkeypatch.setattr(heart, "SECONDS_TO_SAY", 0.1)
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         os.dup2(writer, 2)
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         with signals.StopRequest():
             threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
             sys.stderr.write("x" * 1_000_000)
             sys.stderr.flush()
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    assert status_of_fork(child) == 1
     os.close(reader)
     os.close(writer)
 
