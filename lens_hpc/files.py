@@ -97,9 +97,7 @@ def whole_file(path: Path, kept: str = KEPT) -> Iterator[Path]:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
-
-        # The new name is safe only when the folder is on the disk, too.
-        sync(path.parent)
+    _sync_name(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,7 +132,7 @@ def whole_folder(path: Path, replace: bool = False, kept: str = KEPT) -> Iterato
         finally:
             # By now it is the old folder, or has another name.
             shutil.rmtree(aside, ignore_errors=True)
-        sync(path.parent)
+    _sync_name(path)
 
 
 def _put(new: Path, path: Path) -> None:
@@ -181,6 +179,13 @@ def _exchange(one: Path, other: Path) -> bool:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))
     return not failed
+
+
+def _sync_name(path: Path) -> None:
+    """Wait until the disk holds a new name, which is safe only when its folder is there, too."""
+    told = f"{path.name} is in it, whole, and may be lost if the machine stops"
+    with refusals_named(path.parent, told):
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -225,6 +225,26 @@ def test_a_folder_that_cannot_be_synced_is_named(
         files.write_text(tmp_path / "file", "text")
 
 
+def test_what_has_its_name_is_not_said_to_be_unwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_sync = files.sync
+
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        really_sync(path)
+
+    monkeypatch.setattr(files, "sync", sync)
+    told = f"{tmp_path}: cannot be written: .*; new is in it, whole, and may be lost"
+    with pytest.raises(UserError, match=told), files.whole_folder(tmp_path / "new") as folder:
+        (folder / "x").write_text("all of it")
+    assert (tmp_path / "new" / "x").read_text() == "all of it"
+    with pytest.raises(UserError, match="file is in it, whole"):
+        files.write_text(tmp_path / "file", "all of it")
+    assert (tmp_path / "file").read_text() == "all of it"
+
+
 def test_a_file_system_without_sync_of_folders_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
