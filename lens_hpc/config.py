@@ -1,7 +1,8 @@
 """The settings of training, in small groups.
 
 `TrainSettings` is what `lens-hpc train` reads, and what a run keeps in its config.yaml: `train`,
-`check`, `bench` and `weights` share it. Every default of the model is its author's.
+`check`, `bench` and `weights` share it. Every default of the model is its author's, but for the
+scaling of features: his is in configs/train/resnet50.yaml.
 """
 
 from pathlib import Path
@@ -14,9 +15,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     model_validator,
 )
 
+from lens_hpc import layout
 from lens_hpc.settings import FilePath, Probability, Settings, WordOrPath
 
 
@@ -78,7 +81,7 @@ class Augment(Settings):
 
 
 class Model(Settings):
-    """The fusion model; every default is its author's."""
+    """The fusion model; every default is its author's, but for the scaling of features."""
 
     name: Annotated[str, _known_or_own("fusion")] = "fusion"
     """fusion | mypackage.module.MyModel, with code=[mypackage]."""
@@ -104,6 +107,12 @@ class Model(Settings):
     """Hidden channels of the spatial attention."""
     feature_channels: tuple[PositiveInt, PositiveInt] = (128, 256)
     """Units of the two fully connected layers for the catalogue features."""
+    feature_scaling: Literal["robust", "minmax"] = "robust"
+    """By training's median and half of its width from 16 to 84 %, cut at 5 sigma; or by its minimum
+    and maximum as the author has it, which a single outlier spoils."""
+    missing_indicator: bool = True
+    """For each feature of which training has missing values, one more input that is 1 where the
+    value is missing, else 0."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of a model of your own, which reads them."""
 
@@ -212,6 +221,10 @@ class Resume(Settings):
     """Settings that may differ from those that the run was begun with, as in [optim.lr]."""
 
 
+MODEL_OF_OLDER_RUNS = {"feature_scaling": "minmax", "missing_indicator": False}
+"""What a config.yaml in a run means that lacks these keys, which have another default now."""
+
+
 class Train(Settings):
     """Settings of `lens-hpc train`."""
 
@@ -231,3 +244,19 @@ class Train(Settings):
     code: tuple[str, ...] = Field(default=(), exclude=True)
     """Packages of your own that model.name and augment.engine may name; nothing else is imported.
     It cannot stand in a file, which may be somebody else's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_runs(cls, tree: Any, info: ValidationInfo) -> Any:
+        """Let the file of a run mean what it meant to the version that wrote it."""
+        file = (info.context or {}).get("file")
+        model = tree.get("model", {}) if isinstance(tree, dict) else None
+        if file and _is_of_run(file) and isinstance(model, dict):
+            return {**tree, "model": MODEL_OF_OLDER_RUNS | model}
+        return tree
+
+
+def _is_of_run(file: Path) -> bool:
+    """Whether a run wrote this file of settings, into its folder or beside its weights."""
+    others = (layout.ENVIRONMENT, layout.WEIGHTS)
+    return file.name == layout.CONFIG and any((file.parent / name).exists() for name in others)

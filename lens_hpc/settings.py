@@ -97,7 +97,8 @@ def load(
 
     A YAML `file` comes first, then `key=value` texts, then `values` as Python has them. `source`
     is what an error calls the place where the last two stood. Raises UserError with every problem.
-    A model's validators learn from their context `given` what stood not in the file: dotted keys.
+    A model's validators learn from their context the `file`, and as `given` what stood not in it:
+    dotted keys.
     """
     tree = read_yaml(file) if file else {}
     for name in kind.not_in_files & tree.keys():
@@ -112,7 +113,8 @@ def load(
 
     given = {override.partition("=")[0] for override in overrides} | {*(values or {})}
     try:
-        return kind.model_validate(tree, context={"given": given} if file else None)
+        context = {"file": file, "given": given} if file else None
+        return kind.model_validate(tree, context=context)
     except ValidationError as error:
         problems = _problems(kind, error)
 

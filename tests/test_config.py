@@ -5,6 +5,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from lens_hpc import config, settings
+from lens_hpc.errors import UserError
 from lens_hpc.packing.recipe import PackSettings
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,8 @@ WITHOUT_THE_KEY: dict[str, Any] = {
     "model.conv_kernel": 3,
     "model.attention_channels": 128,
     "model.feature_channels": [128, 256],
+    "model.feature_scaling": "minmax",
+    "model.missing_indicator": False,
     "model.options": {},
     "loss.kind": "bce",
     "loss.positive_weight": 1.0,
@@ -111,12 +114,34 @@ then a run's file must be read with the old one, or the run would become another
 """
 
 
-def test_a_key_that_a_run_lacks_means_what_was_done_before_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_run", ["environment.json", "model.safetensors"])
+def test_a_key_that_a_run_lacks_means_what_was_done_before_it(tmp_path: Path, of_run: str) -> None:
+    """In the run's own folder, and beside its weights."""
     file = tmp_path / "config.yaml"
     file.write_text("run: r\ndata: {dataset: d}\n")
+    (tmp_path / of_run).touch()
     tree = settings.load(config.Train, file).model_dump(mode="json")
     read = {}
     for group, values in tree.items():
         for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
             read[f"{group}.{key}" if key else group] = value
     assert read == {"run": "r", "data.dataset": "d", **WITHOUT_THE_KEY}
+
+
+def test_what_a_run_lacks_can_be_said_and_other_files_have_todays_default(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("run: r\ndata: {dataset: d}\nmodel: {inputs: features}\n")
+    model = settings.load(config.Train, file).model
+    assert (model.feature_scaling, model.missing_indicator) == ("robust", True)
+
+    (tmp_path / "model.safetensors").touch()
+    model = settings.load(config.Train, file, ["model.feature_scaling=robust"]).model
+    assert (model.feature_scaling, model.missing_indicator) == ("robust", False)
+    assert model.inputs == "features"
+    with pytest.raises(UserError, match="model = none"):
+        settings.load(config.Train, file, ["model=none"])
+
+
+def test_the_authors_config_scales_as_he_did() -> None:
+    author = settings.load(config.Train, ROOT / "configs" / "train" / "resnet50.yaml")
+    assert author.model.model_dump().items() >= config.MODEL_OF_OLDER_RUNS.items()

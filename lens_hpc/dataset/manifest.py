@@ -115,6 +115,13 @@ class Distribution(_Record):
     missing: Count
     """Values that the source does not have: empty cells, or pixels without a measurement."""
 
+    @model_validator(mode="after")
+    def _check_percentiles(self) -> "Distribution":
+        absent = {f"{one:g}" for one in PERCENTILES} - self.percentiles.keys()
+        if absent:
+            raise ValueError(f"percentiles lack {', '.join(sorted(absent, key=float))}")
+        return self
+
 
 Numbers = Annotated[tuple[float, ...], FailFast()]
 Distributions = Annotated[tuple[Distribution, ...], FailFast()]

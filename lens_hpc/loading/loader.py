@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     images: torch.Tensor
     """(B, bands, height, width) float32, normalised."""
     features: torch.Tensor
-    """(B, F) float32, normalised."""
+    """(B, inputs) float32: dataset/feature_scaling.py."""
     labels: torch.Tensor
     """(B,) float32."""
     weights: torch.Tensor
@@ -226,7 +226,7 @@ class Loader:
         image_shape = (self.batch_size, *split.shape("images"))
 
         rest = {
-            "features": torch.empty(self.batch_size, *split.shape("features")),
+            "features": torch.empty(self.batch_size, self.samples.feature_width),
             "labels": torch.empty(self.batch_size),
             "weights": torch.empty(self.batch_size),
         }

@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.loading.augmentation_base import Augmentation
+
+DEFAULT_MODEL = config.Model()
 
 
 class Samples:
     """The samples of a split as the model sees them.
 
     `manifest` is that of the training, whose statistics normalise. `image_scale` is that of
-    config.Data. Samples are augmented if there is an `augmentation`. A model that sees images alone
-    takes `features=False`: they may then be other ones than in training, and are read as zeros.
+    config.Data. Samples are augmented if there is an `augmentation`. The settings of the `model`
+    say what it sees of the features: for images alone they are read as zeros, and may be other ones
+    than in training.
     With `verify`, every block of rows is checked against its checksum before it is first read.
 
     Raises UserError when the split is of another kind than the training's, or does not suit the
@@ -36,9 +41,10 @@ class Samples:
         manifest: Manifest,
         image_scale: str,
         augmentation: Augmentation | None = None,
-        features: bool = True,
+        model: config.Model = DEFAULT_MODEL,
         verify: bool = False,
     ) -> None:
+        features = model.inputs != "image"
         check_same_kind(split.manifest, manifest, features)
         if augmentation:
             augmentation.check(manifest.height, manifest.width)
@@ -47,7 +53,8 @@ class Samples:
         self.split = split
         self.manifest = manifest
         self.augmentation = augmentation
-        self.features = features
+        self.feature_width = feature_width(model, manifest)
+        self.scale_features = FeatureScaler(model, manifest) if features else None
         self.verify = verify
         self.image_maximum = manifest.statistics.image_max if image_scale == "split" else None
 
@@ -95,11 +102,10 @@ class Samples:
         torch.index_select(self._row_views, 0, offsets, out=out_bytes)
 
     def read_rest(self, rows: np.ndarray, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Read the normalised features and the labels of these rows into (B, F) and (B,)."""
-        if self.features:
+        """Read inputs of features and the labels of these rows: (B, feature_width) and (B,)."""
+        if self.scale_features:
             stored = self.split.take("features", rows)
-            normalised = normalise_features(stored, self.manifest)
-            features.copy_(torch.from_numpy(normalised))
+            features.copy_(torch.from_numpy(self.scale_features(stored)))
         else:
             features.zero_()
 
@@ -147,23 +153,6 @@ def normalise_images(images: torch.Tensor, maximum: float | None) -> None:
         images /= torch.where(brightest > 0, brightest, 1)
     elif maximum > 0:
         images /= maximum
-
-
-def normalise_features(features: np.ndarray, manifest: Manifest) -> np.ndarray:
-    """Return (x - min) / (max - min) of features (B, F), float32, with the training's statistics.
-
-    A missing value is taken to be the training's median. Where all of the training's values are
-    equal, they are divided by 1.
-    """
-    statistics = manifest.statistics
-    assert statistics is not None
-    low = np.array(statistics.feature_min, dtype=np.float32)
-    high = np.array(statistics.feature_max, dtype=np.float32)
-    median = np.array(statistics.feature_median, dtype=np.float32)
-
-    filled = np.where(np.isnan(features), median, features)
-    span = np.where(high > low, high - low, 1)
-    return (filled - low) / span
 
 
 def check_same_kind(scored: Manifest, training: Manifest, features: bool = True) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from lens_hpc import config, files
+from lens_hpc import settings as reading
+from lens_hpc.dataset.feature_scaling import feature_width
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.errors import UserError
 from lens_hpc.extensions import find_object
-from lens_hpc.layout import BEST, WEIGHTS
+from lens_hpc.layout import BEST, CONFIG, WEIGHTS
 from lens_hpc.logs import logger
 from lens_hpc.model.fusion import FusionModel
 from lens_hpc.model.pretrained import read_weights
@@ -33,7 +35,7 @@ def build_model(
     cannot be made.
     """
     model_class = find_object("model.name", settings.name, MODELS, code)
-    bands, features = len(manifest.bands), len(manifest.features)
+    bands, features = len(manifest.bands), feature_width(settings, manifest)
     size = (manifest.height, manifest.width)
 
     start = files.expand(settings.weights)
@@ -41,11 +43,18 @@ def build_model(
         return model_class(settings, bands, size, features)
 
     model = model_class(without_weights(settings), bands, size, features)
-    take_over_weights(model, start if (start / WEIGHTS).is_file() else start / BEST)
+    folder = start if (start / WEIGHTS).is_file() else start / BEST
+    take_over_weights(model, folder)
+    _warn_of_other_scaling(settings, folder)
     return model
 
 
-def find_unused(trial: nn.Module, manifest: Manifest, batch_size: int = TRIED_BATCH) -> list[str]:
+def find_unused(
+    trial: nn.Module,
+    settings: config.Model,
+    manifest: Manifest,
+    batch_size: int = TRIED_BATCH,
+) -> list[str]:
     """Return the trainable parameters for which a training step gives no gradient.
 
     `forward_features` of many timm models leaves parts of the head unused. They are found by a step
@@ -58,7 +67,7 @@ def find_unused(trial: nn.Module, manifest: Manifest, batch_size: int = TRIED_BA
 
     with torch.random.fork_rng(devices=[]):
         images = torch.rand(batch_size, len(manifest.bands), manifest.height, manifest.width)
-        features = torch.rand(batch_size, len(manifest.features))
+        features = torch.rand(batch_size, feature_width(settings, manifest))
         with few_values_named(batch_size):
             logits = trial(images.to(device), features.to(device))
         logits.sum().backward()
@@ -118,4 +127,17 @@ def take_over_weights(model: nn.Module, folder: Path) -> None:
             len(ours),
             shown,
             more,
+        )
+
+
+def _warn_of_other_scaling(settings: config.Model, folder: Path) -> None:
+    """Warn where the weights in `folder` were trained on features of another scaling."""
+    if settings.inputs == "image" or not (folder / CONFIG).is_file():
+        return
+    theirs = reading.load(config.Train, folder / CONFIG).model.feature_scaling
+    if theirs != settings.feature_scaling:
+        logger.warning(
+            "model.weights = %s: was trained with model.feature_scaling=%s, and starts here with "
+            "%s; choose the same",
+            *(folder, theirs, settings.feature_scaling),
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,9 @@ import pyarrow.compute as pc
 from lens_hpc.logs import logger
 from lens_hpc.packing.cells import CatalogueTable
 
-FEWEST_TO_SUSPECT = 2
 FEWEST_OTHERS = 10
 FAR_OUTSIDE = 3
-"""How far a suspect lies outside the others, in the width that 98 % of them have."""
+"""How far a suspect lies outside the others, in the width that these have."""
 
 
 def mark_missing(
@@ -85,27 +85,69 @@ def _in_yaml(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+class Suspect(NamedTuple):
+    """A value that seems to stand for no measurement, as -99 does."""
+
+    value: float
+    rows: int
+    """Rows that have it."""
+    low: float
+    """The others lie from here ..."""
+    high: float
+    """... to here: 98 % of them, or all where a single row has the suspect."""
+
+
+def find_suspects(values: np.ndarray) -> list[Suspect]:
+    """Return what seems to mean "not measured" among the values (N,) of a feature, NaN left out.
+
+    It is the least or the largest value, where it lies far outside of the others: of 98 % of them
+    where several rows have it, else of all. Behind a suspect there may be another.
+    """
+    finite = values[np.isfinite(values)]
+    suspects: list[Suspect] = []
+    while found := _suspect_extremes(finite):
+        suspects += found
+        finite = finite[~np.isin(finite, [suspect.value for suspect in found])]
+    return suspects
+
+
+def _suspect_extremes(values: np.ndarray) -> list[Suspect]:
+    if not len(values):
+        return []
+    least, largest = float(values.min()), float(values.max())
+    inner = values[(values > least) & (values < largest)]
+    found = []
+    for extreme in (least, largest):
+        others = values[values != extreme]
+        rows = len(values) - len(others)
+        # The other extreme may be one, too, which makes this one look near.
+        suspect = _judge(extreme, rows, others) or _judge(extreme, rows, inner)
+        if suspect:
+            found.append(suspect)
+    return found
+
+
+def _judge(extreme: float, rows: int, others: np.ndarray) -> Suspect | None:
+    """Return an extreme value that so many rows have, if it lies far outside of the others."""
+    if len(others) < FEWEST_OTHERS:
+        return None
+    # A long tail has single values far outside of most, but not of all.
+    low, high = np.percentile(others, [1, 99] if rows > 1 else [0, 100]).tolist()
+    distance = max(low - extreme, extreme - high)
+    is_far = high > low and distance > FAR_OUTSIDE * (high - low)
+    return Suspect(extreme, rows, low, high) if is_far else None
+
+
 def warn_of_suspects(table: CatalogueTable, name: str, values: np.ndarray) -> None:
-    """Warn where the least or the largest value of a feature seems to mean: not measured.
+    """Warn of what seems to mean "not measured" in a feature.
 
     `values`, (N,) float32, are those of the table's column `name`.
     """
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return
-
-    for suspect in (finite.min(), finite.max()):
-        others = finite[finite != suspect]
-        count = len(finite) - len(others)
-        if count < FEWEST_TO_SUSPECT or len(others) < FEWEST_OTHERS:
-            continue
-
-        low, high = np.percentile(others, [1, 99])
-        distance = max(low - suspect, suspect - high)
-        if high > low and distance > FAR_OUTSIDE * (high - low):
-            word = table.text(name, int(np.flatnonzero(values == suspect)[0]))
-            logger.warning(
-                "feature %s: %d rows have %s, far from the others (%g to %g); if it stands for no "
-                "measurement, say %s",
-                *(name, count, word, low, high, remedy(name, word)),
-            )
+    for suspect in find_suspects(values):
+        word = table.text(name, int(np.flatnonzero(values == suspect.value)[0]))
+        rows = "1 row has" if suspect.rows == 1 else f"{suspect.rows:,} rows have"
+        logger.warning(
+            "feature %s: %s %s, far from the others (%g to %g); if it stands for no measurement, "
+            "say %s",
+            *(name, rows, word, suspect.low, suspect.high, remedy(name, word)),
+        )

@@ -19,9 +19,9 @@ def samples_for(member: TrainedModel, split: Split) -> Samples:
 
     Raise UserError when the model cannot read it.
     """
-    image_scale = member.settings.data.image_scale
-    features = member.sees_features
-    return Samples(split, member.manifest, image_scale, features=features, verify=True)
+    settings = member.settings
+    image_scale = settings.data.image_scale
+    return Samples(split, member.manifest, image_scale, model=settings.model, verify=True)
 
 
 class EnsembleScorer:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width
 from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 from lens_hpc.layout import BEST, CALIBRATION, FINAL
-from lens_hpc.loading.samples import normalise_features, normalise_images
+from lens_hpc.loading.samples import normalise_images
 from lens_hpc.logs import logger
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import float32_kept
@@ -221,10 +222,11 @@ class Finder:
         pixels = torch.tensor(images, device=self.device)
         normalise_images(pixels, statistics.image_max if by_split else None)
 
+        model, manifest = member.settings.model, member.manifest
         if member.sees_features:
-            columns = torch.from_numpy(normalise_features(features, member.manifest))
+            columns = torch.from_numpy(FeatureScaler(model, manifest)(features))
         else:
-            columns = torch.zeros(len(images), len(member.manifest.features))
+            columns = torch.zeros(len(images), feature_width(model, manifest))
         with float32_kept():
             return member.model(pixels, columns.to(self.device)).float().cpu().numpy()
 

@@ -43,7 +43,13 @@ from lens_hpc.training.metrics_log import (
     cut_metrics_log,
     read_metrics_log,
 )
-from lens_hpc.training.run_folder import check_same_run, is_finished, open_run, run_held
+from lens_hpc.training.run_folder import (
+    check_same_run,
+    is_finished,
+    open_run,
+    run_held,
+    with_keys_of_run,
+)
 from lens_hpc.training.session import EpochClock, StopAgreed, TrainingSession
 from lens_hpc.training.signals import Agreement, StopRequest, deadline
 from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
@@ -82,6 +88,7 @@ def train_run(settings: config.Train) -> TrainingResult:
         cut_shards_named(),
         accelerator_session(settings) as accelerator,
     ):
+        settings = with_keys_of_run(settings)
         manifest = read_manifest(settings.data.dataset)
         finished = _finished(settings, manifest)
         if finished:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import feature_width
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.errors import UserError
 from lens_hpc.model.build import TRIED_BATCH, few_values_named
@@ -210,7 +211,8 @@ class Step:
         """Return random images, features and labels."""
         manifest = self.manifest
         images = torch.rand(count, len(manifest.bands), manifest.height, manifest.width)
-        return images, torch.rand(count, len(manifest.features)), torch.ones(count)
+        features = torch.rand(count, feature_width(self.settings.model, manifest))
+        return images, features, torch.ones(count)
 
     def _let_batchnorm_see_all(self, model: nn.Module) -> None:
         """Let BatchNorm be content with one value a channel, where the other GPUs have more."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import doubts
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
@@ -17,11 +18,12 @@ from lens_hpc.loading.augmentation import make_augmentation
 from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import micro_batches, scoring_shares
 from lens_hpc.loading.samples import Samples
+from lens_hpc.logs import logger
 from lens_hpc.model.build import TRIED_BATCH, build_model, without_weights
 from lens_hpc.process import torch_unchanged
 from lens_hpc.training.accelerator import check_trackers
 from lens_hpc.training.memory import FLOAT32_BYTES, Step, estimate_memory
-from lens_hpc.training.run_folder import check_same_run
+from lens_hpc.training.run_folder import check_same_run, with_keys_of_run
 from lens_hpc.training.trainer import make_order
 from lens_hpc.training.training_data import SPLITS, TRAIN, VALIDATION, check_labels
 
@@ -40,7 +42,7 @@ def check_training(settings: config.Train, world_size: int) -> Readiness:
 
     Raises one UserError with every problem, which also lists what was fine.
     """
-    checks = _Checks(settings, world_size)
+    checks = _Checks(with_keys_of_run(settings), world_size)
     found: dict[str, str] = {}
     problems: list[str] = []
 
@@ -119,7 +121,10 @@ class _Checks:
         validation = Split(folder, VALIDATION, manifest=manifest)
         augmentation = make_augmentation(settings.augment, 0, settings.code)
         order = make_order(settings, train)
-        self._load_some(Samples(train, manifest, settings.data.image_scale, augmentation))
+        model = settings.model
+        for doubt in doubts(model, manifest):
+            logger.warning(doubt)
+        self._load_some(Samples(train, manifest, settings.data.image_scale, augmentation, model))
 
         shards = [*train.record.shards, *validation.record.shards]
         size = sum(shard.bytes for shard in shards)

@@ -38,6 +38,20 @@ NOT_OF_THE_RUN = {
 BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, layout.LOCK}
 
 
+def with_keys_of_run(settings: config.Train) -> config.Train:
+    """Return the settings with those of a run that goes on, where they do not say other ones.
+
+    That is for keys whose default has changed since the version that may have begun it.
+    """
+    config_file = settings.run / layout.CONFIG
+    if not config_file.is_file():
+        return settings
+    begun_with = reading.load(config.Train, config_file)
+    unsaid = config.MODEL_OF_OLDER_RUNS.keys() - settings.model.model_fields_set
+    update = {name: getattr(begun_with.model, name) for name in unsaid}
+    return settings.model_copy(update={"model": settings.model.model_copy(update=update)})
+
+
 def check_same_run(settings: config.Train, manifest: Manifest) -> None:
     """Raise UserError when the run was begun with other settings or another dataset."""
     run = settings.run

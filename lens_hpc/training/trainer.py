@@ -14,6 +14,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import doubts
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
@@ -104,6 +105,9 @@ def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Man
     )
 
     train_samples, validation_samples = open_samples(settings, accelerator, manifest)
+    if accelerator.is_main_process:
+        for doubt in doubts(settings.model, manifest):
+            logger.warning(doubt)
     order = make_order(settings, train_samples.split)
 
     # Labels and weights may come from a slow disk, and DDP is the first that all make together.
@@ -147,12 +151,18 @@ def open_samples(
     settings: config.Train, accelerator: Accelerator, manifest: Manifest
 ) -> tuple[Samples, Samples]:
     """Open the samples to train on and those to validate on. All processes must call it."""
-    data = settings.data
+    data, model = settings.data, settings.model
     splits = open_splits(data, manifest, settings.train.global_batch_size, accelerator)
     augmentation = make_augmentation(settings.augment, settings.train.seed, settings.code)
     return (
-        Samples(splits.train, manifest, data.image_scale, augmentation),
-        Samples(splits.validation, manifest, data.image_scale, verify=data.verify != "full"),
+        Samples(splits.train, manifest, data.image_scale, augmentation, model),
+        Samples(
+            splits.validation,
+            manifest,
+            data.image_scale,
+            model=model,
+            verify=data.verify != "full",
+        ),
     )
 
 
@@ -199,7 +209,7 @@ def prepare_model(
         tried = TRIED_BATCH  # BatchNorm sees those of all processes
     trial = build_model(without_weights(settings.model), manifest, settings.code)
     with accelerator.autocast():
-        unused = find_unused(trial.to(accelerator.device), manifest, tried)
+        unused = find_unused(trial.to(accelerator.device), settings.model, manifest, tried)
 
     set_seed(loop.seed)
     model = build_model(settings.model, manifest, settings.code).to(accelerator.device)

@@ -99,6 +99,7 @@ DAMAGES: dict[str, Damage] = {
     "statistics of more bands": lambda t: t["statistics"]["bands"].append(
         t["statistics"]["bands"][0]
     ),
+    "no percentile 16": lambda t: t["statistics"]["features"][0]["percentiles"].pop("16"),
     "no statistics of train": lambda t: t.update(statistics=None),
     "a zero point of no band": lambda t: t.update(zero_point={"u": 25.0}),
     "an unknown key": lambda t: t.update(surprise=1),

@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_hpc.config import Augment
+from lens_hpc.config import Augment, Model
+from lens_hpc.dataset.feature_scaling import FeatureScaler
 from lens_hpc.dataset.split import Split
 from lens_hpc.loading.augmentation import make_augmentation
 from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import Order, Share
-from lens_hpc.loading.samples import Samples, normalise_features
+from lens_hpc.loading.samples import Samples
 from tests.conftest import pack_survey, write_survey
 from tests.loading.test_native_threads import torch_threads_in_a_fresh_thread
 
@@ -132,7 +133,8 @@ def test_a_batch_holds_the_normalised_rows_that_were_asked_for(tmp_path: Path, d
         np.testing.assert_array_equal(images, raw / brightest)
 
         raw_features = split.take("features", np.array(rows))
-        np.testing.assert_array_equal(features, normalise_features(raw_features, split.manifest))
+        scale = FeatureScaler(Model(), split.manifest)
+        np.testing.assert_array_equal(features, scale(raw_features))
 
         assert labels.tolist() == split.take("labels", np.array(rows)).tolist()
         assert weights.tolist() == [1] * len(rows)

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import FeatureScaler
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
-from lens_hpc.loading.samples import Samples, normalise_features, normalise_images
+from lens_hpc.loading.samples import Samples, normalise_images
 from tests.conftest import pack_survey, write_survey
 
 
@@ -29,20 +31,6 @@ def test_images_are_divided_by_the_cutouts_or_the_splits_maximum() -> None:
 def test_a_cutout_without_light_is_left_alone(maximum: float | None) -> None:
     dark = np.full((1, 1, 2, 2), -1, dtype=np.float32)
     np.testing.assert_array_equal(normalised(dark, maximum), dark)
-
-
-def test_features_are_scaled_and_filled_with_trainings_statistics(dataset: Path) -> None:
-    manifest = Split(dataset, "train").manifest
-    statistics = manifest.statistics
-    assert statistics is not None
-    low = np.array(statistics.feature_min)
-    high = np.array(statistics.feature_max)
-    median = np.array(statistics.feature_median)
-
-    raw = np.array([low, high, [np.nan, np.nan]], dtype=np.float32)
-    scaled = normalise_features(raw, manifest)
-    np.testing.assert_allclose(scaled[:2], [[0, 0], [1, 1]])
-    np.testing.assert_allclose(scaled[2], (median - low) / (high - low), rtol=1e-5)
 
 
 def test_statistics_are_those_of_the_training_split(dataset: Path) -> None:
@@ -68,13 +56,27 @@ def test_other_features_are_refused_unless_none_are_read(dataset: Path) -> None:
     with pytest.raises(UserError, match=r"features are .*, but the run was trained with .*size"):
         Samples(split, manifest, "cutout")
 
-    samples = Samples(split, manifest, "cutout", features=False)
+    samples = Samples(split, manifest, "cutout", model=config.Model(inputs="image"))
     rows = np.array([3, 1])
-    features = torch.ones(2, 2)
+    features = torch.ones(2, samples.feature_width)
     labels = torch.empty(2)
     samples.read_rest(rows, features, labels)
-    assert features.tolist() == [[0, 0], [0, 0]]
+    assert not features.any()
     assert labels.tolist() == split.take("labels", rows).tolist()
+
+
+def test_features_are_scaled_as_the_model_wants_with_trainings_statistics(dataset: Path) -> None:
+    """A seventh of the colours is missing."""
+    training = Split(dataset, "train").manifest
+    split = Split(dataset, "test")
+    rows = np.arange(len(split))
+    raw = split.take("features", rows)
+    older = config.Model(feature_scaling="minmax", missing_indicator=False)
+    for model, width in ((config.Model(), 3), (older, 2)):
+        samples = Samples(split, training, "cutout", model=model)
+        features = torch.full((len(rows), width), torch.nan)
+        samples.read_rest(rows, features, torch.empty(len(rows)))
+        np.testing.assert_array_equal(features, FeatureScaler(model, training)(raw))
 
 
 def test_damaged_rows_are_refused_where_they_are_verified(dataset: Path) -> None:

@@ -7,6 +7,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import feature_width
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.model.build import build_model, find_unused
 
@@ -18,9 +19,13 @@ def manifest(dataset: Path) -> Manifest:
     return read_manifest(dataset).model_copy(update={"height": 64, "width": 64})
 
 
-def make(manifest: Manifest, backbone: str) -> nn.Module:
-    settings = config.Model(backbone=backbone, weights="none", conv_channels=(16, 8))
-    return build_model(settings, manifest)
+def model_of(backbone: str) -> config.Model:
+    return config.Model(backbone=backbone, weights="none", conv_channels=(16, 8))
+
+
+def unused(manifest: Manifest, backbone: str) -> list[str]:
+    settings = model_of(backbone)
+    return find_unused(build_model(settings, manifest), settings, manifest)
 
 
 @pytest.mark.slow
@@ -28,24 +33,26 @@ def make(manifest: Manifest, backbone: str) -> nn.Module:
 def test_unused_is_what_a_training_step_leaves_without_gradient(
     manifest: Manifest, backbone: str
 ) -> None:
-    model = make(manifest, backbone)
-    found = find_unused(make(manifest, backbone), manifest)
+    settings = model_of(backbone)
+    model = build_model(settings, manifest)
+    found = unused(manifest, backbone)
 
     images = torch.rand(3, len(manifest.bands), 64, 64)
-    features = torch.rand(3, len(manifest.features))
+    features = torch.rand(3, feature_width(settings, manifest))
     model(images, features).sum().backward()
     assert found == [name for name, one in model.named_parameters() if one.grad is None]
 
 
 def test_there_are_families_that_leave_parameters_unused(manifest: Manifest) -> None:
-    assert find_unused(make(manifest, "test_convnext"), manifest)
-    assert not find_unused(make(manifest, "test_resnet"), manifest)
+    assert unused(manifest, "test_convnext")
+    assert not unused(manifest, "test_resnet")
 
 
 def test_looking_for_unused_parameters_draws_no_random_number(manifest: Manifest) -> None:
-    model = make(manifest, "test_resnet")
+    settings = model_of("test_resnet")
+    model = build_model(settings, manifest)
     random_state = torch.get_rng_state()
-    find_unused(model, manifest)
+    find_unused(model, settings, manifest)
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
@@ -69,4 +76,5 @@ class OnesOwn(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 def test_models_of_ones_own_are_tried_as_they_train(manifest: Manifest) -> None:
-    assert find_unused(OnesOwn(), manifest) == ["while_scoring", "never"]
+    found = find_unused(OnesOwn(), config.Model(), manifest)
+    assert found == ["while_scoring", "never"]

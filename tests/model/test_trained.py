@@ -5,14 +5,21 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from lens_hpc import config
+from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
+from lens_hpc.loading.loader import Loader
+from lens_hpc.loading.order import scoring_shares
 from lens_hpc.model.build import build_model
+from lens_hpc.model.fusion import FusionModel
 from lens_hpc.model.trained import load_trained, save_trained
+from lens_hpc.scoring.distributed import samples_for
 from lens_hpc.scoring.finder import Finder
 from tests.conftest import SMALL_MODEL, pack_survey, write_survey
 
@@ -109,6 +116,68 @@ def test_a_run_is_a_start_for_another_with_other_features(
     assert "begin anew: features.0.weight" in caplog.text
     with pytest.raises(UserError, match="name a run that has trained for an epoch"):
         build_model(small_model.model_copy(update={"weights": str(packed)}), manifest)
+
+
+# ---- runs of earlier versions ----
+
+
+def without_newer_keys(folder: Path) -> None:
+    """Make the config that of a version that knew min-max scaling alone, and no indicators."""
+    tree = yaml.safe_load((folder / "config.yaml").read_text())
+    for key in config.MODEL_OF_OLDER_RUNS:
+        del tree["model"][key]
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+
+
+def inputs_of_old(raw: np.ndarray, manifest: Manifest) -> torch.Tensor:
+    """Scale features as the code before feature_scaling did (commit 67f67a1)."""
+    statistics = manifest.statistics
+    assert statistics is not None
+    low = np.array(statistics.feature_min, dtype=np.float32)
+    high = np.array(statistics.feature_max, dtype=np.float32)
+    median = np.array(statistics.feature_median, dtype=np.float32)
+    filled = np.where(np.isnan(raw), median, raw)
+    return torch.from_numpy((filled - low) / np.where(high > low, high - low, 1))
+
+
+def test_a_run_of_an_earlier_version_scores_as_it_did_to_the_bit(
+    tmp_path: Path, packed: Path
+) -> None:
+    manifest = Split(packed, "train").manifest
+    size = manifest.height, manifest.width
+    model = config.Model.model_validate(SMALL_MODEL | config.MODEL_OF_OLDER_RUNS)
+    old = FusionModel(model, len(manifest.bands), size, len(manifest.features)).eval()
+    settings = config.Train(run=tmp_path, data=config.Data(dataset=packed), model=model)
+    save_trained(tmp_path / "best", old, settings, manifest, {})
+    without_newer_keys(tmp_path / "best")
+
+    test = Split(packed, "test")[:]
+    assert np.isnan(test.features).any()
+    images = torch.from_numpy(test.images / test.images.max((1, 2, 3), keepdims=True))
+    with torch.inference_mode():
+        expected = old(images, inputs_of_old(test.features, manifest)).numpy()
+
+    # One's own arrays, and a split that is evaluated.
+    np.testing.assert_array_equal(Finder.load(tmp_path).score(test.images, test.features), expected)
+    trained = load_trained(tmp_path / "best")
+    count = len(expected)
+    samples = samples_for(trained, Split(packed, "test"))
+    with Loader(samples, count, 0, torch.device("cpu")) as loader, torch.inference_mode():
+        batch = next(loader(0, scoring_shares(count, count, 0, 1)))
+        logits = trained.model.eval()(batch.images, batch.features).numpy()
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_a_start_from_weights_of_another_scaling_is_told(
+    saved: Saved, packed: Path, small_model: config.Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = saved
+    without_newer_keys(folder)
+    start = small_model.model_copy(update={"weights": str(folder)})
+    build_model(start, Split(packed, "train").manifest)
+    assert "was trained with model.feature_scaling=minmax, and starts here with robust" in (
+        caplog.text
+    )
 
 
 # ---- files that are damaged, or somebody else's ----

@@ -14,7 +14,12 @@ from lens_hpc import settings
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import read_catalogue
 from lens_hpc.packing.cells import make_table
-from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
+from lens_hpc.packing.missing import (
+    find_suspects,
+    mark_missing,
+    remedy,
+    warn_of_suspects,
+)
 from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import Recipe
 from tests.conftest import pack_survey, write_survey
@@ -197,19 +202,37 @@ def test_float32_is_compared_as_float32(tmp_path: Path) -> None:
         ([20 + i / 10 for i in range(28)] + [-999, -999], True),
         ([18 + i / 3 for i in range(28)] + [99, 99], True),
         ([i / 10 for i in range(28)] + [-99, -99], True),
-        ([i / 10 for i in range(29)] + [-99], False),
+        ([i / 10 for i in range(29)] + [-99], True),
+        ([i / 10 for i in range(2800)] + [-99], False),
+        ([i / 1000 for i in range(2800)] + [99], True),
+        ([i / 1000 for i in range(2772)] + [-99] * 28, True),
+        ([0, 1] * 15 + [-99, -99], True),
+        ([2.0**i for i in range(30)], False),
         ([i / 10 for i in range(28)] + [3, 3], False),
         ([0, 1] * 15, False),
         ([5] * 28 + [-99] * 2, False),
         ([None] * 30, False),
     ],
 )
-def test_a_value_far_outside_and_repeated_is_warned_of(
+def test_a_value_far_outside_is_warned_of(
     caplog: pytest.LogCaptureFixture, values: list[float | None], is_suspect: bool
 ) -> None:
     table = make_table({"mag": pa.array(values, pa.float64())}, ["mag"], ["mag"])
     warn_of_suspects(table, "mag", np.array(values, dtype=np.float32))
     assert ("columns.missing={'mag': ['" in caplog.text) == is_suspect
+
+
+def test_suspects_do_not_hide_each_other() -> None:
+    inner = np.random.default_rng(0).normal(20, 2, 1000).astype(np.float32)
+    values = np.concatenate([inner, [-99] * 20, [99] * 20, [-9999] * 20, [np.nan]])
+    found = find_suspects(values)
+    assert {(one.value, one.rows) for one in found} == {(-99, 20), (99, 20), (-9999, 20)}
+
+
+def test_long_tails_are_no_suspects() -> None:
+    rng = np.random.default_rng(0)
+    tails = [rng.lognormal(size=3000), rng.exponential(size=3000), rng.normal(size=3000)]
+    assert not any(find_suspects(values.astype(np.float32)) for values in tails)
 
 
 @pytest.mark.parametrize(

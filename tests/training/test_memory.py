@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import feature_width
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.model.build import build_model
@@ -76,7 +77,7 @@ def fails(model: nn.Module, count: int, manifest: Manifest) -> bool:
     """Whether a training step on real tensors fails."""
     model.train()
     images = torch.rand(count, len(manifest.bands), manifest.height, manifest.width)
-    features = torch.rand(count, len(manifest.features))
+    features = torch.rand(count, feature_width(config.Model(), manifest))
     try:
         logits = model(images, features)
     except ValueError:  # BatchNorm's
@@ -132,10 +133,10 @@ def test_batchnorm_over_several_gpus_needs_one_value_on_each(
 class Own(nn.Module):
     """A model of one's own."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, features: int) -> None:
         super().__init__()
         self.kind = kind
-        self.layer = nn.Linear(2, 1024)
+        self.layer = nn.Linear(features, 1024)
         self.norm = nn.BatchNorm1d(1024)
 
     def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -154,7 +155,8 @@ def try_own(
     training: config.Train, manifest: Manifest, kind: str, precision: str = "no", count: int = 512
 ) -> Trial:
     settings = changed(training, model={"name": "mypackage.Own"}, train={"precision": precision})
-    return Step(settings, manifest, count, accumulation=1, world_size=1).try_on(Own(kind))
+    own = Own(kind, feature_width(settings.model, manifest))
+    return Step(settings, manifest, count, accumulation=1, world_size=1).try_on(own)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])

@@ -8,7 +8,7 @@ from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.training import readiness
 from lens_hpc.training.readiness import check_training, world_size_of
-from tests.conftest import call
+from tests.conftest import call, pack_survey, write_survey
 
 CONFIG = """
 run: {folder}/run
@@ -33,6 +33,26 @@ def test_what_is_ready_is_said_to_be(config_file: Path, capsys: pytest.CaptureFi
     assert "million weights; training works in micro-batches of 2; about" in printed
     assert "ready for 2 processes" in printed
     assert not (config_file.parent / "run").exists()
+
+
+def test_a_range_that_one_value_makes_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    radius = [f"{i / 100}" for i in range(39)] + ["99"]
+    survey = write_survey(
+        tmp_path / "s", radius=radius, split=["train"] * 30 + ["val"] * 9 + ["train"]
+    )
+    columns = "columns={id: id, label: is_lens, features: [radius, colour], split: split}"
+    dataset = pack_survey(survey, tmp_path / "d", columns)
+    file = tmp_path / "c.yaml"
+    file.write_text(CONFIG.format(folder=tmp_path, dataset=dataset))
+    told = "99 makes the range of the feature radius"
+
+    features = ("model.inputs=features", "augment.engine=torch")
+    call("check", file, "world_size=1", *features)
+    assert told not in caplog.text
+    call("check", file, "world_size=1", *features, "model.feature_scaling=minmax")
+    assert told in caplog.text
 
 
 def test_all_problems_come_together(config_file: Path, dataset: Path) -> None:

@@ -11,7 +11,13 @@ from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.training.accelerator import accelerator_session
-from lens_hpc.training.run_folder import NOT_OF_THE_RUN, check_same_run, is_finished, open_run
+from lens_hpc.training.run_folder import (
+    NOT_OF_THE_RUN,
+    check_same_run,
+    is_finished,
+    open_run,
+    with_keys_of_run,
+)
 from lens_hpc.training.trainer import Trainer, make_trainer
 
 
@@ -101,6 +107,30 @@ def test_a_run_of_an_earlier_version_goes_on(begun: config.Train, manifest: Mani
     del tree["model"]["name"], tree["model"]["options"]
     file.write_text(yaml.safe_dump(tree))
     check_same_run(begun, manifest)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_own_scaling(
+    begun: config.Train, manifest: Manifest
+) -> None:
+    """As its config lacks the keys, and as the user's file does, their default is another now."""
+    file = begun.run / layout.CONFIG
+    tree = yaml.safe_load(file.read_text())
+    for key in config.MODEL_OF_OLDER_RUNS:
+        del tree["model"][key]
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"model\.feature_scaling: minmax there, robust here"):
+        check_same_run(begun, manifest)
+
+    going_on = with_keys_of_run(begun)
+    assert going_on.model.model_dump().items() >= config.MODEL_OF_OLDER_RUNS.items()
+    check_same_run(going_on, manifest)
+    said = begun.model.model_copy(update={"feature_scaling": "robust"})
+    with pytest.raises(UserError, match=r"model\.feature_scaling: minmax there, robust here"):
+        check_same_run(with_keys_of_run(begun.model_copy(update={"model": said})), manifest)
+
+
+def test_a_new_run_has_todays_default(training: config.Train) -> None:
+    assert with_keys_of_run(training) is training
 
 
 def test_a_folder_of_something_else_is_refused(training: config.Train, manifest: Manifest) -> None:

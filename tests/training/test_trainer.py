@@ -11,6 +11,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from lens_hpc import config
+from lens_hpc.dataset.feature_scaling import feature_width
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.model.build import build_model
@@ -172,6 +173,25 @@ def test_the_manifest_that_is_given_is_not_read_again(
         assert trainer.validation_loader.samples.split.manifest is manifest
 
 
+def test_a_range_that_one_value_makes_is_told(
+    training: config.Train, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert manifest.statistics is not None
+    radius, colour = manifest.statistics.features
+    spoiled = (radius.model_copy(update={"max": 99.0}), colour)
+    statistics = manifest.statistics.model_copy(update={"features": spoiled})
+    manifest = manifest.model_copy(update={"statistics": statistics})
+    model = training.model.model_copy(update=config.MODEL_OF_OLDER_RUNS)
+    settings = without_batchnorm(training.model_copy(update={"model": model}))
+    with (
+        accelerator_session(settings) as accelerator,
+        make_trainer(settings, accelerator, manifest) as trainer,
+    ):
+        assert trainer.train_loader.samples.feature_width == 2
+        assert trainer.validation_loader.samples.feature_width == 2
+    assert caplog.text.count("99 makes the range of the feature radius") == 1
+
+
 def test_a_micro_batch_of_one_value_a_channel_is_refused(
     training: config.Train, manifest: Manifest
 ) -> None:
@@ -226,7 +246,7 @@ def test_sync_batchnorm_leaves_every_backbone_as_it_was(
     manifest = manifest.model_copy(update={"height": 64, "width": 64})
     model = build_model(settings, manifest).eval()
     images = torch.rand(2, len(manifest.bands), 64, 64)
-    features = torch.rand(2, len(manifest.features))
+    features = torch.rand(2, feature_width(settings, manifest))
 
     with torch.inference_mode():
         before = model(images, features)
