@@ -11,12 +11,17 @@ from lens_hpc.auditing.catalogue_checks import (
     judge_class_balance,
     judge_features,
     judge_groups,
+    judge_names,
 )
+from lens_hpc.auditing.cutout_facts import examine_cutouts
 from lens_hpc.auditing.image_checks import (
-    examine_cutouts,
+    judge_border,
+    judge_centres,
     judge_duplicates,
     judge_file_types,
     judge_image_numbers,
+    judge_textures,
+    judge_told_apart,
 )
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
@@ -45,9 +50,14 @@ def audit_dataset(dataset: Path, quick: bool = False) -> Audit | None:
         if not quick:
             cutouts = examine_cutouts(rows)
             findings += [
+                *judge_names(rows),
                 judge_file_types(rows),
                 *judge_image_numbers(rows, cutouts.numbers),
-                *judge_duplicates(rows, cutouts.fingerprints, cutouts.checksums),
+                *judge_textures(rows, cutouts.textures),
+                judge_border(rows, cutouts),
+                *judge_centres(rows, cutouts.centres),
+                *judge_told_apart(rows, cutouts),
+                *judge_duplicates(rows, cutouts),
             ]
 
     return Audit(

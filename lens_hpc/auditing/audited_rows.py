@@ -64,17 +64,29 @@ class AuditedRows:
         [identifier] = split.ids(np.array([number_in_split]))
         return f"{identifier} ({split.name})"
 
-    def measure_power(self, numbers: np.ndarray) -> Power | None:
-        """Measure how well numbers of all rows, (N,) or (N, F), tell the labelled rows' classes.
+    def measure_power(
+        self, numbers: np.ndarray, row_numbers: np.ndarray | None = None
+    ) -> Power | None:
+        """Measure how well numbers of rows, (N,) or (N, F), tell the labelled rows' classes.
 
-        Return None where a class is too small.
+        They are those of all rows, unless `row_numbers` (N,) says which. Return None where a class
+        is too small.
         """
-        labels = self.labels[self.is_labelled]
-        numbers = numbers[self.is_labelled]
+        rows = np.arange(len(self)) if row_numbers is None else row_numbers
+        is_labelled = self.is_labelled[rows]
+        rows = rows[is_labelled]
+        numbers = numbers[is_labelled]
+        labels = self.labels[rows]
         if self.quick:
             return measure_rank_power(labels, numbers)
 
         groups = None
         if self.group_numbers is not None:
-            groups = self.group_numbers[self.is_labelled]
+            groups = self.group_numbers[rows]
         return measure_power(labels, numbers, groups)
+
+    def draw(self, at_most: int, is_wanted: np.ndarray) -> np.ndarray:
+        """Return the numbers of at most so many of the wanted rows, (N,), always the same ones."""
+        rng = np.random.default_rng(0)
+        shuffled = rng.permutation(np.flatnonzero(is_wanted))
+        return np.sort(shuffled[:at_most])

@@ -1,5 +1,6 @@
 """Checks of what the catalogue says: classes, groups and features."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,8 +9,8 @@ import numpy as np
 from scipy.special import chdtrc
 
 from lens_hpc.auditing.audited_rows import AuditedRows
-from lens_hpc.auditing.judgement import OBJECT_LIMITS, judge_power
-from lens_hpc.auditing.shortcuts import MINIMUM_ROWS, Power
+from lens_hpc.auditing.judgement import NAME_LIMITS, OBJECT_LIMITS, judge_power
+from lens_hpc.auditing.shortcuts import MINIMUM_ROWS, Power, power_of_scores
 from lens_hpc.dataset.verdict import Finding, first_few
 
 # Splits differ in their share of lenses when chance alone would do that more rarely than this.
@@ -19,6 +20,10 @@ LARGEST_SHARE_OF_OTHER_CLASS = 0.9
 # How much more often a feature may be missing in one class: a share, and standard deviations.
 LARGEST_MISSING_DIFFERENCE = 0.05
 LARGEST_MISSING_SIGMAS = 4
+# A group of so many rows is hardly one object, and by chance alone hardly of one class.
+MANY_MEMBERS = 10
+# Numbers in an id; the digits of a hash may be too many for one number.
+DIGITS = re.compile(r"\d{1,18}")
 
 
 # ---- classes and groups ----
@@ -82,6 +87,60 @@ def judge_groups(rows: AuditedRows) -> Finding:
     return Finding(
         verdict="fine", check=check, found=f"each of {total} groups is in one split alone"
     )
+
+
+# ---- names ----
+
+
+def judge_names(rows: AuditedRows) -> Iterator[Finding]:
+    """Check whether ids, names of groups, or the other rows of a group tell the label."""
+    ids = np.concatenate([split.ids() for split in rows.splits])
+    yield _judge_texts(rows, "ids", ids)
+    if rows.group_numbers is None:
+        return
+
+    groups = np.concatenate([split.texts("groups") for split in rows.splits])
+    yield _judge_texts(rows, "names of groups", groups)
+    yield _judge_members(rows, rows.group_numbers)
+
+
+def _judge_texts(rows: AuditedRows, check: str, texts: np.ndarray) -> Finding:
+    """Judge texts by their words, their length, and their first and last number."""
+    numbers = np.array([_numbers_of_text(text) for text in texts.tolist()])
+    words = [DIGITS.sub("", text) for text in texts.tolist()]
+    _, word_numbers = np.unique(words, return_inverse=True)
+
+    columns = np.column_stack([word_numbers, numbers]).astype(np.float32)
+    return judge_power(check, rows.measure_power(columns), NAME_LIMITS)
+
+
+def _numbers_of_text(text: str) -> tuple[float, float, float]:
+    """Return the length of a text, its first and its last number, NaN where there is none."""
+    found = DIGITS.findall(text) or ["nan"]
+    return len(text), float(found[0]), float(found[-1])
+
+
+def _judge_members(rows: AuditedRows, group_numbers: np.ndarray) -> Finding:
+    """Judge how well the other rows of a group of many tell the label of a row.
+
+    Small groups are left out: those of one object have one label, as they should.
+    """
+    check = "classes within groups"
+    is_lens = rows.labels[rows.is_labelled] == 1
+    groups = group_numbers[rows.is_labelled]
+    members = np.bincount(groups)[groups]
+    lenses = np.bincount(groups, weights=is_lens)[groups]
+
+    is_large = members >= MANY_MEMBERS
+    lenses_in_large = (is_lens & is_large).sum()
+    if min(lenses_in_large, is_large.sum() - lenses_in_large) < MINIMUM_ROWS:
+        found = f"too few lenses or non-lenses are in groups of {MANY_MEMBERS} rows or more to tell"
+        return Finding(verdict="fine", check=check, found=found)
+
+    lenses_beside = lenses - is_lens
+    share_beside = lenses_beside[is_large] / (members[is_large] - 1)
+    power = power_of_scores(is_lens[is_large].astype(int), share_beside)
+    return judge_power(check, power, NAME_LIMITS)
 
 
 # ---- features ----

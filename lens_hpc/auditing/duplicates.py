@@ -184,8 +184,8 @@ def _compare(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
     other_signs = np.sign(_second_differences(others))
     number_of_signs = abs(signs).sum(axis=HEIGHT_AND_WIDTH)
 
-    square = _central_square(ones)
-    other_square = _central_square(others)
+    square = central_square(ones)
+    other_square = central_square(others)
     pixels = _standardise(square)
 
     alike = np.zeros(len(ones), dtype=bool)
@@ -206,7 +206,7 @@ def _compare(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return alike | exact, exact
 
 
-def _central_square(images: np.ndarray) -> np.ndarray:
+def central_square(images: np.ndarray) -> np.ndarray:
     """Return the largest central square, which can be turned."""
     height, width = images.shape[-2:]
     side = min(height, width)
@@ -222,7 +222,7 @@ def _second_differences(images: np.ndarray) -> np.ndarray:
 
     Each band counts in units of its own standard deviation.
     """
-    square = _central_square(images).astype(np.float32)
+    square = central_square(images).astype(np.float32)
     spread = square.std(axis=HEIGHT_AND_WIDTH, keepdims=True)
     bands = square / np.where(spread > 0, spread, 1)
     plane = bands.sum(axis=1)

@@ -26,14 +26,14 @@ LEAK_STATUS = 3
 class PlantedSurvey:
     """Noise around a galaxy each; the features tell a little, as they do in the sky."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 24, sky: float = 10) -> None:
         rng = np.random.default_rng(0)
         numbers = np.arange(ROWS)
         self.labels = numbers % 2
 
-        y, x = np.indices((24, 24)) - 11.5
+        y, x = np.indices((size, size)) - (size - 1) / 2
         light = np.exp(-np.hypot(x, y) / 3) * rng.uniform(5, 50, (ROWS, 2, 1, 1))
-        noise = rng.normal(10, 1, (ROWS, 2, 24, 24))
+        noise = rng.normal(sky, 1, (ROWS, 2, size, size))
         self.images = (light + noise).astype(np.float32)
 
         last_digits = numbers % 10

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lens_hpc.auditing import cutout_facts
 from tests.auditing.planted import LEAK_STATUS, RECIPE, ROWS, PlantedSurvey, findings, leaks
 from tests.conftest import pack_survey
 
@@ -13,7 +14,8 @@ from tests.conftest import pack_survey
 
 def test_a_brighter_sky_in_lenses(planted: PlantedSurvey, tmp_path: Path) -> None:
     planted.images[planted.labels == 1, 1] += 1  # sigma, in one band
-    assert leaks(findings(planted.pack(tmp_path / "s"), LEAK_STATUS)) == {"sky level in r"}
+    leaking = leaks(findings(planted.pack(tmp_path / "s"), LEAK_STATUS))
+    assert leaking == {"sky level in r", "border and sky together"}
 
 
 @pytest.mark.slow
@@ -62,3 +64,16 @@ def test_duplicates_within_a_split_are_worth_a_look(planted: PlantedSurvey, tmp_
     found = findings(planted.pack(tmp_path / "s", "columns.split=split"), 0)
     assert found["duplicates within a split"][0] == "look"
     assert found["duplicates with two labels"][0] == "fine"
+
+
+@pytest.mark.slow
+def test_rows_are_drawn_for_what_takes_long(
+    planted: PlantedSurvey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutout_facts, "MAXIMUM_BORDER_ROWS", 200)
+    monkeypatch.setattr(cutout_facts, "MAXIMUM_SIGNATURE_ROWS", 100)
+    monkeypatch.setattr(cutout_facts, "LARGEST_BLOCK_ROWS", 4)
+    planted.images[planted.labels == 1, :, 0, 0] = 0
+    found = findings(planted.pack(tmp_path / "s"), LEAK_STATUS)
+    assert "border and sky together" in leaks(found)
+    assert found["same sky across splits"][0] == "fine"

@@ -5,6 +5,7 @@ from lens_hpc.auditing.shortcuts import (
     EXPOSURE_NUMBERS,
     MINIMUM_ROWS,
     OBJECT_NUMBERS,
+    measure_centres,
     measure_cutouts,
     measure_power,
     measure_rank_power,
@@ -25,6 +26,35 @@ def test_a_cutout_is_measured_as_it_was_made() -> None:
     np.testing.assert_allclose(sky_level, [5, 8], atol=0.2)
     assert sky_rms[0] == pytest.approx(1, rel=0.1)
     np.testing.assert_allclose(blank_lines, [0, 1 / 8])
+
+
+def test_the_centre_of_the_light_is_where_the_galaxy_is() -> None:
+    rng = np.random.default_rng(0)
+    offsets = rng.uniform(-3, 3, (50, 2))
+    y, x = np.indices((40, 48))
+    from_centre = np.hypot(
+        x - 23.5 - offsets[:, 0, None, None], y - 19.5 - offsets[:, 1, None, None]
+    )
+    light = 20 * np.exp(-from_centre / 3)
+    neighbour = 20 * np.exp(-np.hypot(x - 45, y - 3) / 2)
+    images = light[:, None] + neighbour + rng.normal(5, 1, (50, 2, 40, 48))
+    np.testing.assert_allclose(measure_centres(images), offsets, atol=0.25)
+    np.testing.assert_array_equal(measure_centres(np.ones((2, 1, 8, 9))), 0)
+
+
+def test_of_many_numbers_those_are_trained_on_that_tell_most() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    numbers = rng.normal(size=(200, 500))
+    nothing = measure_power(labels, numbers, None)
+    assert nothing is not None
+    assert nothing.ci95[0] < 0.6
+
+    numbers[:, 250] += 5 * labels
+    numbers[:, 251] = 1
+    power = measure_power(labels, numbers, None)
+    assert power is not None
+    assert power.auc > 0.98
 
 
 @pytest.mark.slow

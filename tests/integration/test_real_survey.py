@@ -30,7 +30,7 @@ def test_it_packs_trains_and_evaluates(tmp_path: Path) -> None:
         for name in ("train", "val", "test")
     ]
     assert sum(len(part) for part in members) == groups.nunique()
-    assert done("audit", "data/cfhtls", cwd=tmp_path).endswith("verdict: fine\n")
+    assert done("audit", "data/cfhtls", cwd=tmp_path).endswith("verdict: look\n")
     done("train", str(config), "train.epochs=2", processes=2, cwd=tmp_path)
     done("evaluate", "runs/cfhtls", processes=2, cwd=tmp_path)
     result = json.loads((tmp_path / "runs/cfhtls/evaluation/test/metrics.json").read_text())
