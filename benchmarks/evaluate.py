@@ -1,13 +1,13 @@
 """Can an evaluation be believed, and does it scale?
 
     python benchmarks/evaluate.py [rows=10000000]   time and memory of one process on one core
-    python benchmarks/evaluate.py coverage=1000     how often the 95% intervals hold the truth
+    python benchmarks/evaluate.py coverage=all [trials=200]   how often the intervals of a report
+                                                    hold the truth, and what its paired tests find
     python benchmarks/evaluate.py audit=20000       time to audit this many mock cutouts
 
-Scores are binormal: lenses and non-lenses normal with unit variance, 1.5 apart, where the true
-value of every metric is known. Time and memory: four parts are merged into one Parquet file, and
-all metrics are computed, with their intervals; memory is what the process takes at its peak beyond
-what it had after its imports.
+Scores are binormal: lenses and non-lenses normal with unit variance, 1.5 apart. Time and memory:
+four parts are merged into one Parquet file, and all metrics are computed, with their intervals;
+memory is what the process takes at its peak beyond what it had after its imports.
 """
 
 import os
@@ -16,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,19 +24,17 @@ from scipy.stats import norm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from lens_hpc import metrics  # noqa: E402
+from interval_grid import print_grid  # noqa: E402
+
 from lens_hpc.reporting.results import Survey, evaluate_scores  # noqa: E402
 from lens_hpc.scoring import predictions  # noqa: E402
 from lens_hpc.scoring.calibration import probability_maps  # noqa: E402
 
 APART = 1.5
 TRUE_AUC = norm.cdf(APART / 2**0.5)
-RATE = 0.1
-TRUE_COMPLETENESS = norm.sf(norm.isf(RATE) - APART)
 ROWS_PER_LENS = 100
 PARTS = 4
 SURVEY = Survey(1e-3, 10**8, (0.5, 0.9))
-SAMPLE_SIZES = ((50, 200), (200, 2000))
 
 
 class RowsOnly:
@@ -102,39 +98,6 @@ def measure(rows: int, folder: Path) -> None:
     print(f"  a sample         {(peak - before) * 1024 / rows:6.0f} bytes (at most 100)")
 
 
-# ---- coverage ----
-
-
-def coverage(trials: int) -> None:
-    """Count how often DeLong's interval and the bootstrap's hold the truth."""
-    for lenses, others in SAMPLE_SIZES:
-        held: dict[str, int] = {}
-        for seed in range(trials):
-            for name, truth, interval in intervals_of_sample(lenses, others, seed):
-                holds = interval is not None and interval[0] <= truth <= interval[1]
-                held[name] = held.get(name, 0) + holds
-
-        for name, times in held.items():
-            fraction = times / trials
-            print(f"{lenses} lenses, {others} others: {name:<26} {fraction:.3f} (0.93 to 0.97)")
-
-
-def intervals_of_sample(
-    lenses: int, others: int, seed: int
-) -> Iterator[tuple[str, float, metrics.Interval | None]]:
-    """Yield a name, the truth and the interval for each metric of a simulated sample."""
-    rng = np.random.default_rng([lenses, seed])
-    scores = np.concatenate([rng.normal(APART, 1, lenses), rng.normal(0, 1, others)])
-    curve = metrics.rank(np.repeat([1, 0], [lenses, others]), scores)
-
-    completeness = partial(metrics.completeness_at_rate, rate=RATE)
-    statistics = {"auc": metrics.auc, "completeness": completeness}
-    drawn = metrics.bootstrap(curve, metrics.bootstrap_samples(curve, seed), statistics)
-    yield "AUC, DeLong", TRUE_AUC, metrics.delong_interval(curve)
-    yield "AUC, bootstrap", TRUE_AUC, drawn["auc"]
-    yield f"TPR at FPR {RATE}, bootstrap", TRUE_COMPLETENESS, drawn["completeness"]
-
-
 # ---- audit ----
 
 
@@ -166,8 +129,8 @@ def main() -> None:
     options = dict(argument.split("=", 1) for argument in sys.argv[1:])
     if "measure" in options:
         measure(int(options["measure"]), Path(options["folder"]))
-    elif "coverage" in options:
-        coverage(int(options["coverage"]))
+    elif options.get("coverage") == "all":
+        print_grid(int(options.get("trials", 200)), int(options.get("seed", 0)))
     elif "audit" in options:
         audit(int(options["audit"]))
     else:

@@ -5,6 +5,14 @@ but NumPy, SciPy and scikit-learn.
 """
 
 from lens_hpc.metrics.comparing import Difference, compare_aucs
+from lens_hpc.metrics.intervals import (
+    auc_interval,
+    average_precision_interval,
+    average_precision_moments,
+    completeness_at_rate_interval,
+    completeness_interval,
+    wilson,
+)
 from lens_hpc.metrics.probabilities import Reliability, brier, reliability
 from lens_hpc.metrics.ranking import (
     Curve,
@@ -12,7 +20,7 @@ from lens_hpc.metrics.ranking import (
     auc,
     average_precision,
     delong,
-    delong_interval,
+    fractions_right,
     interval,
     partial_auc,
     rank,
@@ -23,6 +31,7 @@ from lens_hpc.metrics.resampling import (
     bootstrap_samples,
     coarsen,
 )
+from lens_hpc.metrics.samples import ScoredSample
 from lens_hpc.metrics.table import Metric
 from lens_hpc.metrics.top import (
     Selection,
@@ -30,6 +39,7 @@ from lens_hpc.metrics.top import (
     completeness_before,
     highest_rate,
     non_lenses_needed,
+    purity_at_least,
     select,
 )
 
@@ -39,9 +49,13 @@ __all__ = [
     "Interval",
     "Metric",
     "Reliability",
+    "ScoredSample",
     "Selection",
     "auc",
+    "auc_interval",
     "average_precision",
+    "average_precision_interval",
+    "average_precision_moments",
     "bootstrap",
     "bootstrap_groups",
     "bootstrap_samples",
@@ -49,14 +63,18 @@ __all__ = [
     "coarsen",
     "compare_aucs",
     "completeness_at_rate",
+    "completeness_at_rate_interval",
     "completeness_before",
+    "completeness_interval",
     "delong",
-    "delong_interval",
+    "fractions_right",
     "highest_rate",
     "interval",
     "non_lenses_needed",
     "partial_auc",
+    "purity_at_least",
     "rank",
     "reliability",
     "select",
+    "wilson",
 ]

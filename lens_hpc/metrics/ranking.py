@@ -98,10 +98,8 @@ def delong(curve: Curve) -> tuple[float, float]:
     IEEE SPL 21, 1389).
     """
     area = float(auc(curve))
-    variance_of_lenses = _variance_of_mean(_right_for_lens(curve), curve.lenses_here, area)
-    variance_of_non_lenses = _variance_of_mean(
-        _right_for_non_lens(curve), curve.non_lenses_here, area
-    )
+    variance_of_lenses = variance_of_mean(_right_for_lens(curve), curve.lenses_here)
+    variance_of_non_lenses = variance_of_mean(_right_for_non_lens(curve), curve.non_lenses_here)
     return area, variance_of_lenses + variance_of_non_lenses
 
 
@@ -118,10 +116,26 @@ def _right_for_non_lens(curve: Curve) -> np.ndarray:
     return (lenses_above + lenses / 2) / curve.lenses
 
 
-def delong_interval(curve: Curve) -> Interval:
-    """Return the 95% confidence interval of the area under the ROC curve."""
-    area, variance = delong(curve)
-    return interval(area, variance, int(min(curve.lenses, curve.non_lenses)))
+def fractions_right(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fraction of the other class that each sample is ranked right against.
+
+    First for each lens, then for each non-lens; ties count half. The mean of each is the AUC.
+    """
+    lenses = scores[labels == 1]
+    non_lenses = scores[labels == 0]
+    ranks = _mid_ranks(np.concatenate([lenses, non_lenses]))
+
+    count = len(lenses)
+    by_lens = (ranks[:count] - _mid_ranks(lenses)) / len(non_lenses)
+    by_non_lens = 1 - (ranks[count:] - _mid_ranks(non_lenses)) / count
+    return by_lens, by_non_lens
+
+
+def _mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values, from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]
 
 
 def partial_auc(curve: Curve, largest_rate: float) -> float:
@@ -176,10 +190,11 @@ def interval(fraction: float, variance: float, trials: int) -> Interval:
     return float(low), float(high)
 
 
-def _variance_of_mean(values: np.ndarray, counts: np.ndarray, mean: float) -> float:
+def variance_of_mean(values: np.ndarray, counts: np.ndarray) -> float:
     """Return the variance of the mean of values, each of which occurs a number of times."""
     count = counts.sum()
     if count < 2:
         return 0.0
+    mean = (counts * values).sum() / count
     squares = (counts * np.square(values - mean)).sum()
     return float(squares / (count - 1) / count)

@@ -10,14 +10,14 @@ from functools import partial
 
 import numpy as np
 
-from lens_hpc.metrics.ranking import (
-    Curve,
-    Interval,
-    auc,
-    average_precision,
-    delong_interval,
-    partial_auc,
+from lens_hpc.metrics.intervals import (
+    auc_interval,
+    average_precision_interval,
+    completeness_at_rate_interval,
+    completeness_interval,
 )
+from lens_hpc.metrics.ranking import Curve, Interval, auc, average_precision, partial_auc
+from lens_hpc.metrics.samples import ScoredSample
 from lens_hpc.metrics.top import completeness_at_rate, completeness_before, non_lenses_needed
 
 
@@ -38,16 +38,21 @@ class Metric:
     """Whether the terminal, the cards and the comparison of runs show it."""
     non_lenses_needed: int = 1
     """A sample with fewer non-lenses has no value."""
+    lenses_needed: int = 10
+    """A sample with fewer lenses, or fewer groups that have some, has no interval."""
     bootstrapped: bool = True
     """Whether its 95% interval comes from resampling."""
-    interval: Callable[[Curve], Interval] | None = None
+    interval: Callable[[ScoredSample], Interval] | None = None
     """A formula for its 95% interval, for a metric that is not bootstrapped."""
+    interval_of: str = ""
+    """What the interval is of, where the terminal must say so."""
     false_positives: int | None = None
     """The false positives at which its value lies on the ROC curve, where it is then marked."""
     digits_compared: int = 3
     """Decimals in the comparison of runs; everywhere else there are four."""
     repeats: str = ""
-    """Key of the metric whose value this one has, too, with another interval."""
+    """Key of the metric that this one, of an earlier version, is now the same as; only
+    metrics.json has it still."""
 
     @property
     def name(self) -> str:
@@ -55,62 +60,71 @@ class Metric:
         return self.short_title or self.title
 
 
+def _completeness_before(key: str, title: str, short_title: str, false_positives: int) -> Metric:
+    """Return the entry of the completeness before a false positive of this sample."""
+    return Metric(
+        key=key,
+        title=title,
+        short_title=short_title,
+        compute=partial(completeness_before, false_positives=false_positives),
+        headline=True,
+        non_lenses_needed=false_positives,
+        bootstrapped=False,
+        interval=partial(completeness_interval, false_positives=false_positives),
+        interval_of=" at this threshold",
+        false_positives=false_positives,
+    )
+
+
+def _completeness_at_rate(key: str, title: str, rate: float) -> Metric:
+    """Return the entry of the completeness at a false positive rate."""
+    return Metric(
+        key=key,
+        title=title,
+        compute=partial(completeness_at_rate, rate=rate),
+        non_lenses_needed=non_lenses_needed(rate),
+        bootstrapped=False,
+        interval=partial(completeness_at_rate_interval, rate=rate),
+    )
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         key="auc",
-        title="AUC",
+        title="AUC, ties counted half",
+        short_title="AUC",
         compute=auc,
         headline=True,
+        lenses_needed=5,
         bootstrapped=False,
-        interval=delong_interval,
+        interval=auc_interval,
         digits_compared=4,
     ),
     Metric(
         key="auc_bootstrap",
-        title="AUC, bootstrapped",
+        title="AUC",
         compute=auc,
+        bootstrapped=False,
         repeats="auc",
     ),
-    Metric(
-        key="tpr0",
-        title="TPR0: completeness before the first false positive",
-        short_title="TPR0",
-        compute=partial(completeness_before, false_positives=1),
-        headline=True,
-        false_positives=1,
+    _completeness_before(
+        "tpr0", "TPR0: completeness at this threshold, before the first false positive", "TPR0", 1
     ),
-    Metric(
-        key="tpr10",
-        title="TPR10: completeness before the tenth",
-        short_title="TPR10",
-        compute=partial(completeness_before, false_positives=10),
-        headline=True,
-        non_lenses_needed=10,
-        false_positives=10,
+    _completeness_before(
+        "tpr10", "TPR10: completeness at this threshold, before the tenth", "TPR10", 10
     ),
-    Metric(
-        key="tpr_at_fpr_1e-2",
-        title="completeness at a false positive rate of 1%",
-        compute=partial(completeness_at_rate, rate=1e-2),
-        non_lenses_needed=non_lenses_needed(1e-2),
-    ),
-    Metric(
-        key="tpr_at_fpr_1e-3",
-        title="completeness at a false positive rate of 0.1%",
-        compute=partial(completeness_at_rate, rate=1e-3),
-        non_lenses_needed=non_lenses_needed(1e-3),
-    ),
-    Metric(
-        key="tpr_at_fpr_1e-4",
-        title="completeness at a false positive rate of 0.01%",
-        compute=partial(completeness_at_rate, rate=1e-4),
-        non_lenses_needed=non_lenses_needed(1e-4),
+    _completeness_at_rate("tpr_at_fpr_1e-2", "completeness at a false positive rate of 1%", 1e-2),
+    _completeness_at_rate("tpr_at_fpr_1e-3", "completeness at a false positive rate of 0.1%", 1e-3),
+    _completeness_at_rate(
+        "tpr_at_fpr_1e-4", "completeness at a false positive rate of 0.01%", 1e-4
     ),
     Metric(
         key="average_precision",
         title="average precision",
         compute=average_precision,
         headline=True,
+        bootstrapped=False,
+        interval=average_precision_interval,
     ),
     Metric(
         key="partial_auc",

@@ -33,11 +33,13 @@ class Comparison:
     """AUC of the evaluated run minus its own."""
     curve: Curve | None = None
 
-    def compare(self, labels: np.ndarray, logits: np.ndarray) -> None:
+    def compare(
+        self, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None = None
+    ) -> None:
         """Test the difference of the AUCs over the samples with labels and logits (N,).
 
-        Where one of the classes is missing, there is none. Raise UserError when its predictions are
-        damaged.
+        `groups` are (N,) int. Where one of the classes is missing, there is none. Raise UserError
+        when its predictions are damaged.
         """
         other_logits = read_logits(self.predictions, len(logits))
         labelled = labels >= 0
@@ -45,7 +47,8 @@ class Comparison:
         if 0 < lenses < labelled.sum():
             labels = labels[labelled]
             other_logits = other_logits[labelled]
-            self.difference = metrics.compare_aucs(labels, logits[labelled], other_logits)
+            groups = None if groups is None else groups[labelled]
+            self.difference = metrics.compare_aucs(labels, logits[labelled], other_logits, groups)
             self.curve = metrics.rank(labels, other_logits)
 
     def __str__(self) -> str:
@@ -56,7 +59,7 @@ class Comparison:
         low, high = self.difference.ci95
         return (
             f"{text}: better by {self.difference.difference:+.4f} in AUC [{low:+.4f}, {high:+.4f}],"
-            f" p {self.difference.shown_p} (DeLong, paired)"
+            f" p {self.difference.shown_p} (paired test)"
         )
 
 

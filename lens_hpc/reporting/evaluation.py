@@ -209,7 +209,7 @@ def _write_evaluation(
     check_scores(scores.logits, task.split)
     results = evaluate_scores(scores.labels, scores.logits, survey, scores.groups, calibration)
     for comparison in task.comparisons:
-        comparison.compare(scores.labels, scores.logits)
+        comparison.compare(scores.labels, scores.logits, scores.groups)
 
     seen = find_rows_seen(task.split, [member.folder for member in task.members])
     if seen and seen.count:
@@ -359,7 +359,9 @@ def summarize(folder: Path, results: Results, comparisons: Sequence[Comparison])
         line = f"  {quantity.metric.name:<{TITLE_WIDTH}} {value}"
         if quantity.ci95:
             low, high = quantity.ci95
-            line += f"  95% interval [{low:.4f}, {high:.4f}]"
+            line += f"  95% interval [{low:.4f}, {high:.4f}]{quantity.metric.interval_of}"
+        elif quantity.why_no_interval:
+            line += f"  no interval: {quantity.why_no_interval}"
         lines.append(line)
 
     for comparison in comparisons:

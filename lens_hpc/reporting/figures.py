@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lens_hpc.metrics import Curve, highest_rate
+from lens_hpc.metrics import Curve, purity_at_least
 from lens_hpc.reporting.results import Results
 from lens_hpc.texts import printable
 
@@ -211,23 +211,19 @@ def draw_calibration(axes: Axes, results: Results) -> None:
 def draw_survey(axes: Axes, results: Results) -> None:
     """Draw purity against completeness in the survey that the model is meant for.
 
-    The band shows what few false positives leave open.
+    The band shows what few lenses and false positives leave open.
     """
-    curve = results.curve
-    assert curve is not None
+    sample = results.sample
+    assert sample is not None
+    curve = sample.curve
     shown = _thin(curve)
     completeness = curve.true_positives[shown] / curve.lenses
-    false_positives = curve.false_positives[shown]
-
     prevalence = results.survey.prevalence
+
     lenses = prevalence * completeness
-
-    def purity(false_positive_rate: np.ndarray) -> np.ndarray:
-        candidates = lenses + (1 - prevalence) * false_positive_rate
-        return lenses / np.maximum(candidates, 1e-300)
-
-    as_found = purity(false_positives / curve.non_lenses)
-    at_least = purity(highest_rate(false_positives, curve.non_lenses))
+    others = (1 - prevalence) * curve.false_positives[shown] / curve.non_lenses
+    as_found = lenses / np.maximum(lenses + others, 1e-300)
+    at_least = purity_at_least(sample, shown, prevalence)
     axes.plot(completeness, as_found, color=BLUE, linewidth=CURVE_WIDTH, label="as found")
     axes.fill_between(
         completeness,

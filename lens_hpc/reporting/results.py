@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from lens_hpc import metrics
-from lens_hpc.metrics import Curve, Interval, Metric, Reliability, Selection, table
+from lens_hpc.metrics import Curve, Interval, Metric, Reliability, ScoredSample, Selection, table
 from lens_hpc.scoring.calibration import Calibration, probability_maps
 
-# With fewer samples of a class, or fewer groups that have some, nothing is known of how they vary.
-FEWEST = 5
+# With fewer non-lenses, or fewer groups that have some, nothing is known of how they vary.
+FEWEST_NON_LENSES = 5
 ONE_CLASS = "both classes are needed"
 
 
@@ -35,6 +35,9 @@ class Quantity:
     value: float | None
     ci95: Interval | None = None
     why_not: str = ""
+    """Why there is no value."""
+    why_no_interval: str = ""
+    """Why there is a value without an interval, where the metric has one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,18 @@ class Results:
     selections: list[Selection] = field(default_factory=list)
     probabilities: dict[str, ProbabilityQuality] = field(default_factory=dict)
     """The model's own, and calibrated ones, by the name of their column."""
-    curve: Curve | None = None
+    sample: ScoredSample | None = None
+    """The labelled scores; None where a class is missing."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """The ranking."""
+        return None if self.sample is None else self.sample.curve
+
+    @property
+    def shown(self) -> list[Quantity]:
+        """The quantities of a report: all but those that repeat another."""
+        return [quantity for quantity in self.quantities.values() if not quantity.metric.repeats]
 
     @property
     def headlines(self) -> list[Quantity]:
@@ -89,6 +103,11 @@ class Results:
         tree["selections"] = [asdict(selection) for selection in self.selections]
         tree["not_said"] = {
             key: quantity.why_not for key, quantity in self.quantities.items() if quantity.why_not
+        }
+        tree["no_interval"] = {
+            key: quantity.why_no_interval
+            for key, quantity in self.quantities.items()
+            if quantity.why_no_interval
         }
         return tree
 
@@ -120,9 +139,9 @@ def evaluate_scores(
     if lens_count in {0, len(labels)}:
         return replace(results, quantities=_quantities_without_values())
 
-    curve = metrics.rank(labels, logits)
+    sample = ScoredSample(labels, logits, groups)
     selections = [
-        metrics.select(curve, wanted, survey.prevalence, survey.size)
+        metrics.select(sample, wanted, survey.prevalence, survey.size)
         for wanted in survey.completeness
     ]
     probabilities = {
@@ -131,10 +150,10 @@ def evaluate_scores(
     }
     return replace(
         results,
-        quantities=measure_ranking(curve, labels, logits, groups),
+        quantities=measure_ranking(sample),
         selections=selections,
         probabilities=probabilities,
-        curve=curve,
+        sample=sample,
     )
 
 
@@ -155,50 +174,61 @@ def assess_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> Proba
 # ---- the ranking ----
 
 
-def measure_ranking(
-    curve: Curve, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None
-) -> dict[str, Quantity]:
-    """Return every metric of a ranking, with its interval, by the metric's key."""
-    intervals = _find_intervals(curve, labels, logits, groups)
+def measure_ranking(sample: ScoredSample) -> dict[str, Quantity]:
+    """Return every metric of a sample, with its interval, by the metric's key."""
     quantities = {}
     for metric in table.METRICS:
-        needed = metric.non_lenses_needed
-        if curve.non_lenses < needed:
-            why_not = f"not enough negatives: {curve.non_lenses:,} of the {needed:,} needed"
+        why_not = _too_few_non_lenses(sample, metric)
+        if why_not:
             quantities[metric.key] = Quantity(metric, None, why_not=why_not)
         else:
-            value = float(metric.compute(curve))
-            quantities[metric.key] = Quantity(metric, value, intervals.get(metric.key))
+            value = float(metric.compute(sample.curve))
+            why_no_interval = _too_few_for_interval(sample, metric)
+            quantities[metric.key] = Quantity(metric, value, why_no_interval=why_no_interval)
+
+    intervals = _find_intervals(sample, list(quantities.values()))
+    for key, quantity in quantities.items():
+        quantities[key] = replace(quantity, ci95=intervals.get(quantity.metric.repeats or key))
     return quantities
 
 
-def _find_intervals(
-    curve: Curve, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None
-) -> dict[str, Interval | None]:
-    """Return the interval of each metric that has one, by its key."""
-    intervals: dict[str, Interval | None] = {}
-    if min(curve.lenses, curve.non_lenses) >= FEWEST:
-        for metric in table.METRICS:
-            if metric.interval:
-                intervals[metric.key] = metric.interval(curve)
+def _too_few_non_lenses(sample: ScoredSample, metric: Metric) -> str:
+    """Return what a metric lacks to have a value, or an empty text."""
+    count, needed = int(sample.curve.non_lenses), metric.non_lenses_needed
+    return "" if count >= needed else f"too few non-lenses: {count:,} of the {needed:,} needed"
 
-    replicates = _resample(curve, labels, logits, groups)
-    if replicates:
-        statistics = {metric.key: metric.compute for metric in table.METRICS if metric.bootstrapped}
-        intervals |= metrics.bootstrap(curve, replicates, statistics)
+
+def _too_few_for_interval(sample: ScoredSample, metric: Metric) -> str:
+    """Return what a metric lacks to have an interval, or an empty text."""
+    if not metric.bootstrapped and metric.interval is None:
+        return ""
+    lenses, non_lenses = sample.independent
+    unit = "" if sample.groups is None else "groups with "
+    if lenses < metric.lenses_needed:
+        return f"too few {unit}lenses: {lenses} of the {metric.lenses_needed} needed"
+    if non_lenses < FEWEST_NON_LENSES:
+        return f"too few {unit}non-lenses: {non_lenses} of the {FEWEST_NON_LENSES} needed"
+    return ""
+
+
+def _find_intervals(sample: ScoredSample, quantities: list[Quantity]) -> dict[str, Interval | None]:
+    """Return the interval of each quantity that can have one, by its key."""
+    able = [
+        quantity.metric
+        for quantity in quantities
+        if quantity.value is not None and not quantity.why_no_interval
+    ]
+    intervals: dict[str, Interval | None] = {
+        metric.key: metric.interval(sample) for metric in able if metric.interval
+    }
+    statistics = {metric.key: metric.compute for metric in able if metric.bootstrapped}
+    if statistics:
+        intervals |= metrics.bootstrap(sample.curve, _resample(sample), statistics)
     return intervals
 
 
-def _resample(
-    curve: Curve, labels: np.ndarray, logits: np.ndarray, groups: np.ndarray | None
-) -> Iterator[Curve] | None:
-    """Return replicates of a curve; None where there are too few samples or groups for them."""
-    if groups is None:
-        if min(curve.lenses, curve.non_lenses) < FEWEST:
-            return None
-        return metrics.bootstrap_samples(curve)
-
-    groups_with_class = [len(np.unique(groups[labels == label])) for label in (0, 1)]
-    if min(groups_with_class) < FEWEST:
-        return None
-    return metrics.bootstrap_groups(curve, labels, logits, groups)
+def _resample(sample: ScoredSample) -> Iterator[Curve]:
+    """Return replicates of a sample's curve."""
+    if sample.groups is None:
+        return metrics.bootstrap_samples(sample.curve)
+    return metrics.bootstrap_groups(sample.curve, sample.labels, sample.scores, sample.groups)

@@ -27,7 +27,7 @@ class Calibration:
     isotonic_logits: tuple[float, ...]
     isotonic_probabilities: tuple[float, ...]
     """Corners of the monotonic map that fits best (Zadrozny & Elkan 2002, KDD 8, 694); linear
-    between them."""
+    between them. Files of earlier versions may hold 0 and 1, those of today lie between."""
     prevalence: float
     """Share of lenses in the split that both were fitted to."""
 
@@ -71,13 +71,25 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration | Non
         return float((np.logaddexp(0, scaled) - labels * scaled).mean())
 
     best = minimize_scalar(log_loss, bounds=np.log([COLDEST, HOTTEST]), method="bounded")
-    isotonic = IsotonicRegression(y_min=0, y_max=1).fit(logits, labels)
+    isotonic = _fit_isotonic(labels, logits)
     return Calibration(
         temperature=float(np.exp(best.x)),
         isotonic_logits=tuple(isotonic.X_thresholds_.tolist()),
         isotonic_probabilities=tuple(isotonic.y_thresholds_.tolist()),
         prevalence=float(np.mean(labels)),
     )
+
+
+def _fit_isotonic(labels: np.ndarray, logits: np.ndarray) -> IsotonicRegression:
+    """Fit a monotonic map that is never certain.
+
+    The samples alone would give exactly 0 below their lowest lens, and 1 above their highest
+    non-lens, however few lie there. So one more lens counts at the lowest logit, and one more
+    non-lens at the highest.
+    """
+    more_logits = np.append(logits, [logits.min(), logits.max()])
+    more_labels = np.append(labels, [1, 0])
+    return IsotonicRegression().fit(more_logits, more_labels)
 
 
 def shift_prevalence(probabilities: np.ndarray, fitted: float, wanted: float) -> np.ndarray:

@@ -51,6 +51,21 @@ def test_a_sound_evaluation_is_compared_row_by_row(evaluated: Path) -> None:
     assert 0 < compare(evaluated) < 1
 
 
+def test_rows_of_a_group_are_compared_as_one(evaluated: Path) -> None:
+    labels = np.arange(COUNT) // (COUNT // 2)
+    logits = labels + np.random.default_rng(0).normal(size=COUNT)
+
+    def width(groups: np.ndarray | None) -> float:
+        comparison = read_comparison(evaluated, evaluated / "evaluation", ORIGIN)
+        # A row without a label counts in nothing.
+        comparison.compare(np.where(np.arange(COUNT) == 3, -1, labels), logits, groups)
+        assert comparison.difference is not None
+        assert str(comparison).endswith("(paired test)")
+        return float(np.ptp(comparison.difference.ci95))
+
+    assert width(np.arange(COUNT) // 4) > 1.2 * width(None)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "null", "[1]", "{", "\0", "[" * 100_000, '{"auc": "high"}', '{"auc": [1]}', b"\xff"],

@@ -179,7 +179,7 @@ def test_a_damaged_record_of_the_epochs_ends_no_evaluation(
 def test_it_names_the_leak_on_top_and_says_what_cannot_be_said(page: Path) -> None:
     text = page.read_text()
     assert text.index('class="verdict leak"') < text.index("<h2>Metrics")
-    assert "not enough negatives: 80 of the 1,000 needed" in text
+    assert "too few non-lenses: 80 of the 1,000 needed" in text
 
 
 def test_the_comparison_has_the_headline_numbers_of_both(page: Path) -> None:

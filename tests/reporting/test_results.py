@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from lens_hpc import metrics
 from lens_hpc.metrics import table
@@ -19,7 +20,7 @@ def test_metrics_json_holds_what_the_design_says_and_plain_values() -> None:
     assert {"n", "n_lenses", "tpr0", "tpr10", "average_precision", "tpr_at_fpr_1e-2"} <= tree.keys()
     assert tree["tpr0_ci95"][0] <= tree["tpr0"] <= tree["tpr10"] <= tree["tpr_at_fpr_1e-2"]
     assert tree["tpr_at_fpr_1e-3"] is None
-    assert tree["not_said"]["tpr_at_fpr_1e-3"] == "not enough negatives: 1,200 of the 10,000 needed"
+    assert tree["not_said"]["tpr_at_fpr_1e-3"] == "too few non-lenses: 1,200 of the 10,000 needed"
     assert [row["completeness"] for row in tree["selections"]] == pytest.approx([0.5, 0.9])
 
 
@@ -40,23 +41,64 @@ def test_unlabelled_samples_count_in_nothing() -> None:
     assert found == alone
 
 
-def test_one_bad_sample_at_the_top_does_not_make_the_interval_narrow() -> None:
+def test_completeness_at_this_threshold_is_binomial() -> None:
+    """Another sample has another threshold: that is said, and not part of the interval."""
     labels, scores = binormal(100, 1000, apart=4)
     scores[150] = 99.0
     tpr0 = evaluate_scores(labels, scores, SURVEY).quantities["tpr0"]
     assert tpr0.value == 0
-    assert tpr0.ci95 is not None
-    assert tpr0.ci95[1] > 0.5
+    np.testing.assert_allclose(tpr0.ci95, binomtest(0, 100).proportion_ci(method="wilson"))
+    assert "at this threshold" in tpr0.metric.title
 
 
-def test_a_few_groups_or_a_single_lens_have_no_interval() -> None:
+FEW = {
+    "9 lenses": (9, 60, None, "too few lenses: 9 of the 10 needed"),
+    "4 non-lenses": (20, 4, None, "too few non-lenses: 4 of the 5 needed"),
+    "8 groups": (50, 60, 8, "too few groups with lenses: 8 of the 10 needed"),
+}
+
+
+@pytest.mark.parametrize(("lenses", "others", "groups", "said"), FEW.values(), ids=FEW)
+def test_few_lenses_or_groups_have_no_interval_but_a_reason(
+    lenses: int, others: int, groups: int | None, said: str
+) -> None:
+    labels, scores = binormal(lenses, others)
+    numbers = None if groups is None else np.arange(len(labels)) % groups
+    results = evaluate_scores(labels, scores, SURVEY, numbers)
+    tpr0 = results.quantities["tpr0"]
+    assert (tpr0.ci95, tpr0.why_no_interval) == (None, said)
+    assert results.as_dict()["no_interval"]["tpr0"] == said
+
+
+def test_ten_lenses_or_groups_have_intervals_and_five_one_of_the_auc() -> None:
     labels, scores = binormal(50, 60)
-    three_groups = evaluate_scores(labels, scores, SURVEY, np.arange(110) % 3)
     thirty_groups = evaluate_scores(labels, scores, SURVEY, np.arange(110) % 30)
-    one_lens = evaluate_scores(labels[49:], scores[49:], SURVEY)
-    assert three_groups.quantities["tpr0"].ci95 is None
-    assert thirty_groups.quantities["tpr0"].ci95 is not None
-    assert one_lens.quantities["auc"].ci95 is None
+    ten_lenses = evaluate_scores(labels[40:], scores[40:], SURVEY)
+    five_lenses = evaluate_scores(labels[45:], scores[45:], SURVEY)
+    four_lenses = evaluate_scores(labels[46:], scores[46:], SURVEY)
+    for results in (thirty_groups, ten_lenses):
+        assert results.quantities["tpr0"].ci95 is not None
+        assert "no_interval" in results.as_dict()
+    assert five_lenses.quantities["tpr0"].ci95 is None
+    assert five_lenses.quantities["auc"].ci95 is not None
+    assert four_lenses.quantities["auc"].why_no_interval == "too few lenses: 4 of the 5 needed"
+
+
+def test_the_headline_interval_counts_groups() -> None:
+    labels, scores, groups = (
+        np.repeat(values, 8) for values in (*binormal(60, 60), np.arange(120))
+    )
+    of_rows = evaluate_scores(labels, scores, SURVEY).quantities["auc"]
+    of_groups = evaluate_scores(labels, scores, SURVEY, groups).quantities["auc"]
+    assert np.ptp(of_groups.ci95) == pytest.approx(np.sqrt(8) * np.ptp(of_rows.ci95), rel=0.1)
+
+
+def test_the_bootstrapped_auc_of_earlier_versions_is_the_auc_and_not_shown_twice() -> None:
+    results = evaluate_scores(*binormal(50, 60), SURVEY)
+    tree = results.as_dict()
+    assert tree["auc_bootstrap"] == tree["auc"]
+    assert tree["auc_bootstrap_ci95"] == tree["auc_ci95"]
+    assert "auc_bootstrap" not in [quantity.metric.key for quantity in results.shown]
 
 
 def test_a_metric_is_one_entry_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,13 +123,13 @@ def test_the_keys_of_metrics_json_are_in_their_order() -> None:
         *("n", "n_lenses", "n_unlabelled", "auc", "auc_ci95", "auc_bootstrap"),
         *("auc_bootstrap_ci95", "tpr0", "tpr0_ci95", "tpr10", "tpr10_ci95", "tpr_at_fpr_1e-2"),
         *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "average_precision_ci95"),
-        *("partial_auc", "calibration", "survey", "selections", "not_said"),
+        *("partial_auc", "calibration", "survey", "selections", "not_said", "no_interval"),
     ]
     of_one = list(evaluate_scores(np.ones(3), np.arange(3.0), SURVEY).as_dict())
     assert of_one == [
         *("n", "n_lenses", "n_unlabelled", "auc", "tpr0", "tpr10", "tpr_at_fpr_1e-2"),
         *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "partial_auc"),
-        *("calibration", "survey", "selections", "not_said"),
+        *("calibration", "survey", "selections", "not_said", "no_interval"),
     ]
 
 

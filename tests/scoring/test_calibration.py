@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
 
 from lens_hpc.errors import UserError
 from lens_hpc.scoring.calibration import (
@@ -50,6 +51,36 @@ def test_a_shift_multiplies_the_odds_and_keeps_certainty() -> None:
         shifted[1:3], expit(logit(probabilities[1:3]) + logit(1e-3)), rtol=1e-12
     )
     np.testing.assert_allclose(shift_prevalence(shifted, 1e-3, 0.5), probabilities, atol=1e-12)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 6.0, 100.0])
+def test_the_isotonic_map_is_never_certain(apart: float) -> None:
+    labels, scores = draw(30, 400)
+    calibration = fit_calibration(labels, scores + apart * labels)
+    assert calibration is not None
+    probabilities = calibration.by_isotonic(np.array([-1e9, *scores, 1e9]))
+    assert 0 < probabilities.min() < probabilities.max() < 1
+
+
+def test_the_isotonic_map_loses_less_on_new_samples_than_one_that_is_certain() -> None:
+    def log_loss(fitted: tuple[float, ...], at: tuple[float, ...]) -> float:
+        stated = np.clip(np.interp(scores, at, fitted), 1e-15, 1 - 1e-15)
+        return -float(np.log(np.where(labels == 1, stated, 1 - stated)).mean())
+
+    calibration = fit_calibration(*draw(40, 400))
+    assert calibration is not None
+    certain = IsotonicRegression().fit(*reversed(draw(40, 400)))
+    labels, scores = draw(4_000, 40_000, seed=1)
+    ours = log_loss(calibration.isotonic_probabilities, calibration.isotonic_logits)
+    assert ours < log_loss(certain.y_thresholds_, certain.X_thresholds_)
+
+
+def test_a_map_of_an_earlier_version_is_read_and_applied_as_it_is(tmp_path: Path) -> None:
+    certain = Calibration(1.5, (-1.0, 2.0), (0.0, 1.0), 0.3)
+    write_calibration(tmp_path, certain)
+    read = read_calibration(tmp_path)
+    assert read == certain
+    assert read.by_isotonic(np.array([-5.0, 0.5, 5.0])).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_one_class_alone_cannot_be_calibrated() -> None:
