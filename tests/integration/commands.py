@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-TOO_LONG_SECONDS = 300
+# Only what hangs takes so long, on a busy machine, too.
+TOO_LONG_SECONDS = 600
 PROGRAM = ("-m", "lens_hpc")
 
 
@@ -98,7 +99,7 @@ class Job:
         """Whether the first step is near."""
         return "training rows" in self.output()
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = TOO_LONG_SECONDS) -> None:
         """Until it holds; an error when a rank ends before."""
         until = time.monotonic() + seconds
         while not condition():

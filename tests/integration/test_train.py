@@ -150,7 +150,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(
     job = start(folder, name, processes=2)
     job.wait_for(lambda: len(records(folder / name)) > 1)
     job.ranks[number % 2].send_signal(number)
-    assert job.wait(30) == [85, 85]
+    assert job.wait() == [85, 85]
     (saved,) = (folder / name / "checkpoints").iterdir()
     step = int(saved.name[5:])
     assert f"saved at step {step}; the same line goes on" in job.output(0)
@@ -203,7 +203,7 @@ def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: 
 
 def test_a_loss_that_is_no_number_is_told_with_its_samples(folder: Path) -> None:
     job = start(folder, "nan", "optim.lr=1e20", "optim.weight_decay=0", processes=2)
-    assert job.wait(60) == [2, 2]
+    assert job.wait() == [2, 2]
     assert "lower optim.lr" in job.output(0)
     told = json.loads((folder / "nan" / "nonfinite.json").read_text())
     assert f"in step {told['step']} at learning rate" in job.output(0)
@@ -222,7 +222,7 @@ def test_a_rank_that_fails_takes_the_job_down_with_its_traceback(folder: Path) -
     script.write_text(FAILING)
     began = time.monotonic()
     ended = lens_hpc(*arguments, processes=2, program=(str(script),))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # and not the time-out of ten minutes
     assert ended.returncode != 0
     assert "ZeroDivisionError: on purpose, on rank 1" in ended.stderr
 
@@ -247,7 +247,7 @@ def test_a_rank_that_stops_answering_is_named(folder: Path) -> None:
     job.ranks[1].send_signal(signal.SIGSTOP)
     began = time.monotonic()
     assert job.ranks[0].wait(60) == 1
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 0.1 * 60 + 30
     job.kill()
     # gloo has other words where it was the gradients that were waited for.
     assert re.search("timed out|timeout", job.output(0), re.IGNORECASE)
@@ -264,7 +264,7 @@ def test_a_shard_that_is_chopped_while_training_ends_the_job_with_its_name(
     )
     job.wait_for(lambda: len(records(folder / "chopped")) > 1)
     os.truncate(file, 4096)
-    statuses = job.wait(60)
+    statuses = job.wait()
     assert 2 in statuses
     assert 0 not in statuses
     assert f"shrank while it was read: {file}" in job.output(0) + job.output(1)
@@ -294,7 +294,7 @@ def test_a_damaged_dataset_is_refused_by_every_rank(
         f"data.verify={verify}",
         processes=2,
     )
-    assert job.wait(60) == [2, 2]
+    assert job.wait() == [2, 2]
     for rank in (0, 1):
         assert str(file) in job.output(rank)
     assert not (folder / f"bad-{damage}").exists()
@@ -321,6 +321,6 @@ def test_a_killed_loader_process_ends_the_job(folder: Path) -> None:
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     # It ends by itself: left alone, the other rank would wait for the time-out of ten minutes.
-    assert job.wait(60) == [1, 1]
+    assert job.wait(300) == [1, 1]
     assert "a loader process was killed while loading rows" in job.output()
     assert "shard-00000.h5" in job.output()

@@ -26,6 +26,8 @@ ENDED = {
     "BOOT_FAIL",
     "DEADLINE",
 }
+# Only what hangs takes so long, on a busy machine, too.
+TOO_LONG_SECONDS = 600
 HOW_TO = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 
 
@@ -85,17 +87,19 @@ class Cluster:
         """What scontrol knows of a job."""
         return dict(re.findall(r"(\w+)=(\S*)", self("scontrol", "-o", "show", "job", str(job))))
 
-    def wait(self, job: int, seconds: float = 150) -> str:
+    def wait(self, job: int) -> str:
         """State and exit status of a job that has ended, as in "FAILED 2"."""
-        self.wait_for(lambda: self.facts(job)["JobState"] in ENDED, seconds, f"job {job} to end")
+        self.wait_for(lambda: self.facts(job)["JobState"] in ENDED, f"job {job} to end")
         facts = self.facts(job)
         return f"{facts['JobState']} {facts['ExitCode'].split(':')[0]}"
 
-    def wait_for(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Until it holds."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + TOO_LONG_SECONDS
         while not condition():
-            assert time.monotonic() < until, f"waited {seconds} s for {what}\n{self('squeue')}"
+            assert time.monotonic() < until, (
+                f"waited {TOO_LONG_SECONDS} s for {what}\n{self('squeue')}"
+            )
             time.sleep(0.3)
 
 

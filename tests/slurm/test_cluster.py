@@ -41,7 +41,7 @@ def test_it_starts_runs_a_job_on_two_nodes_and_leaves_nothing(
         ["node2", "node1"],
     )
     job = small.submit(tmp_path, "-N", "2", "--wrap", f"srun sleep 600; : {small.folder}/x")
-    small.wait_for(lambda: small.facts(job)["JobState"] == "RUNNING", 20, "the job to run")
+    small.wait_for(lambda: small.facts(job)["JobState"] == "RUNNING", "the job to run")
     assert processes(small.folder)
     small("cluster", "stop")
     assert processes(small.folder) == []
@@ -55,5 +55,5 @@ def test_a_crashed_node_is_gone_at_once_and_boots_again(small: Cluster) -> None:
     assert len(processes(small.folder)) < before
     small("cluster", "boot", "node2")
     small.wait_for(
-        lambda: "idle" in small("sinfo", "-h", "-n", "node2", "-o", "%t"), 40, "node2 to be back"
+        lambda: "idle" in small("sinfo", "-h", "-n", "node2", "-o", "%t"), "node2 to be back"
     )
