@@ -1,5 +1,6 @@
 """Small surveys in every kind of file that `pack` reads, and damages to them, for the fuzz."""
 
+import copy
 import io
 import json
 import tarfile
@@ -356,7 +357,8 @@ def damage_tree(tree: Tree, rng: np.random.Generator) -> Tree:
             other = list(branch)[rng.integers(len(branch))]
             branch[key], branch[other] = branch[other], branch[key]
         else:
-            branch[key] = OTHER_VALUES[rng.integers(len(OTHER_VALUES))]
+            # A copy, for the next damage may be to this value.
+            branch[key] = copy.deepcopy(OTHER_VALUES[rng.integers(len(OTHER_VALUES))])
     return tree
 
 
