@@ -243,9 +243,7 @@ def test_scoring_waits_for_nothing_but_the_scores(
 
 @pytest.mark.parametrize("views", ["none", "d4"])
 def test_an_ensemble_scores_alike(split: Split, model: torch.nn.Module, views: str) -> None:
-    settings = SimpleNamespace(
-        data=SimpleNamespace(image_scale="cutout"), model=SimpleNamespace(inputs="fusion")
-    )
+    settings = SimpleNamespace(data=SimpleNamespace(image_scale="cutout"), model=config.Model())
     with pretend_gpu() as gpu:
         member = TrainedModel(copy.deepcopy(model), settings, split.manifest, Path("run"), {})
         scorer = EnsembleScorer(accelerator_on_gpu(), [member], views, BATCH, 2)
