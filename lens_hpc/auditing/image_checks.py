@@ -10,6 +10,7 @@ from lens_hpc.auditing.audited_rows import AuditedRows
 from lens_hpc.auditing.cutout_facts import CutoutFacts, rows_for_border, rows_for_signatures
 from lens_hpc.auditing.duplicates import DuplicatePair, find_duplicates
 from lens_hpc.auditing.judgement import (
+    CENTRE_LIMITS,
     EXPOSURE_LIMITS,
     OBJECT_LIMITS,
     ToldApart,
@@ -92,7 +93,7 @@ def judge_centres(rows: AuditedRows, centres: np.ndarray) -> Iterator[Finding]:
 
     distances = np.hypot(*centres.T)
     power = rows.measure_power(distances)
-    yield judge_power("centre of the light, distance", power, OBJECT_LIMITS)
+    yield judge_power("centre of the light, distance", power, CENTRE_LIMITS)
 
 
 def judge_told_apart(rows: AuditedRows, facts: CutoutFacts) -> Iterator[Finding]:

@@ -41,6 +41,9 @@ OBJECT_LIMITS = Limits(look=0.85, leak=0.95)
 EXPOSURE_LIMITS = Limits(look=0.7, leak=0.8)
 """For what its exposure is like: the sky, the file."""
 
+CENTRE_LIMITS = Limits(look=0.85, leak=float("inf"))
+"""For how far the light is off the centre: a bright arc may honestly move it."""
+
 NAME_LIMITS = Limits(look=0.7, leak=float("inf"))
 """For names of rows, which no model is shown: they may say where a shortcut comes from."""
 
