@@ -19,7 +19,7 @@ from lens_hpc.texts import printable
 BLUE = "#1f5fa8"
 ORANGE = "#c8590b"
 GREY = "#8a8a8a"
-OTHERS = ("#6a51a3", "#238b45", "#a1712b", "#b3446c")
+OTHERS = ("#238b45", "#b3446c", "#a1712b", "#444444")
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -44,7 +44,7 @@ HISTOGRAM_BINS = 60
 PROBABILITY_STYLES = {
     "probability": ("the model's own", BLUE, "o"),
     "probability_temperature": ("temperature", ORANGE, "s"),
-    "probability_isotonic": ("isotonic", OTHERS[1], "^"),
+    "probability_isotonic": ("isotonic", OTHERS[0], "^"),
 }
 
 # What draw_learning needs of each epoch.
@@ -113,11 +113,12 @@ def draw_roc(axes: Axes, curves: Curves, results: Results) -> None:
         _draw_curve(axes, np.append(0, false_rate), np.append(0, true_rate), color, name)
 
     auc = results.quantities["auc"]
+    title = f"ROC: AUC {auc.value:.4f}"
     if auc.ci95:
         low, high = auc.ci95
-        axes.text(0.97, 0.05, f"AUC {auc.value:.4f}  [{low:.4f}, {high:.4f}]", ha="right")
+        title += f" [{low:.4f}, {high:.4f}]"
 
-    _label(axes, "ROC", "false positive rate", "true positive rate (completeness)")
+    _label(axes, title, "false positive rate", "true positive rate (completeness)")
     _add_legend(axes, curves)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
