@@ -20,11 +20,17 @@ from lens_hpc.metrics.resampling import coarsen
 from lens_hpc.metrics.samples import ScoredSample
 from lens_hpc.metrics.top import allowed_at_rate, completeness_at_rate, completeness_before
 
+FractionsRight = tuple[np.ndarray, np.ndarray]
+"""Of each lens and of each non-lens, as `fractions_right` returns them."""
+
 # ---- area under the ROC curve ----
 
 
 def auc_interval(
-    sample: ScoredSample, quantile: float | None = None, prior_samples: float = np.inf
+    sample: ScoredSample,
+    quantile: float | None = None,
+    prior_samples: float = np.inf,
+    right: FractionsRight | None = None,
 ) -> Interval:
     """Return the score interval of the area under the ROC curve.
 
@@ -34,9 +40,12 @@ def auc_interval(
     of DeLong or of Obuchowski, where that is larger. The smaller `prior_samples` is, the fewer
     samples must be ranked wrong until a smaller one counts, too. An area of 0 or 1 counts as if
     half a pair were ranked the other way, so that it is no more certain than its neighbours.
+
+    `right` are what `fractions_right` returns, where that is not of the scores: its means over
+    several rankings of the same samples give the interval of their mean area.
     """
     quantile = sample.quantile if quantile is None else quantile
-    area, variance, lenses, non_lenses = _auc_moments(sample)
+    area, variance, lenses, non_lenses = _auc_moments(sample, right)
     half_a_pair = 0.5 / (lenses * non_lenses)
     inside = float(np.clip(area, half_a_pair, 1 - half_a_pair))
 
@@ -54,13 +63,19 @@ def auc_interval(
     return min(low, area), max(high, area)
 
 
-def _auc_moments(sample: ScoredSample) -> tuple[float, float, float, float]:
+def _auc_moments(
+    sample: ScoredSample, right: FractionsRight | None
+) -> tuple[float, float, float, float]:
     """Return the area, its variance, and how many independent samples of each class tell of it."""
-    area, variance = delong(sample.curve)
+    if right is None:
+        area, variance = delong(sample.curve)
+    else:
+        area = float(right[0].mean())
+        variance = sum(variance_of_mean(values, np.ones(len(values))) for values in right)
     if sample.groups is None:
         return area, variance, float(sample.curve.lenses), float(sample.curve.non_lenses)
 
-    by_lens, by_non_lens = fractions_right(sample.labels, sample.scores)
+    by_lens, by_non_lens = right or fractions_right(sample.labels, sample.scores)
     of_groups = sample.variance_of_means(by_lens, by_non_lens)
     smaller_class = min(len(by_lens), len(by_non_lens))
     wrong = smaller_class * min(area, 1 - area)
@@ -85,21 +100,8 @@ def completeness_interval(sample: ScoredSample, false_positives: int) -> Interva
     sample has another threshold: intervals of two samples cannot be compared.
     """
     fraction = float(completeness_before(sample.curve, false_positives))
-    return wilson(fraction, _lenses_about(sample, fraction, false_positives), sample.quantile)
-
-
-def _lenses_about(sample: ScoredSample, fraction: float, false_positives: int) -> float:
-    """Return how many independent lenses tell as much about a completeness."""
-    lenses = int(sample.curve.lenses)
-    if sample.groups is None:
-        return float(lenses)
-
-    position = np.searchsorted(sample.curve.false_positives, false_positives)
-    threshold = sample.curve.thresholds[position]
-    found = sample.scores[sample.labels == 1] > threshold
-    of_groups = sample.variance_of_means(found, np.zeros(int(sample.curve.non_lenses)))
-    independent = fraction * (1 - fraction) / lenses
-    return sample.sizes(of_groups, independent, lenses * min(fraction, 1 - fraction))[0]
+    number_above = round(fraction * int(sample.curve.lenses))
+    return wilson(fraction, sample.sizes_by_number_above[0][number_above], sample.quantile)
 
 
 def completeness_at_rate_interval(sample: ScoredSample, rate: float) -> Interval:
@@ -108,9 +110,10 @@ def completeness_at_rate_interval(sample: ScoredSample, rate: float) -> Interval
     The completeness at this sample's threshold is uncertain, and so is the threshold of that rate.
     """
     fraction = float(completeness_at_rate(sample.curve, rate))
-    low, high = completeness_interval(sample, int(allowed_at_rate(sample.curve, rate)) + 1)
+    allowed = int(allowed_at_rate(sample.curve, rate))
+    low, high = completeness_interval(sample, allowed + 1)
 
-    lowest, highest = wilson(rate, sample.smallest_sizes[1], sample.quantile)
+    lowest, highest = wilson(rate, sample.sizes_by_number_above[1][allowed], sample.quantile)
     stricter = float(completeness_at_rate(sample.curve, lowest))
     laxer = float(completeness_at_rate(sample.curve, highest))
     below = np.hypot(fraction - low, fraction - stricter)

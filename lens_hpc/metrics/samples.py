@@ -77,9 +77,25 @@ class ScoredSample:
         fewest_lenses, fewest_non_lenses = self.smallest_sizes
         largest = max(lenses / fewest_lenses, non_lenses / fewest_non_lenses)
         ratio = variance / independent_variance if independent_variance else largest
-        found = float(np.clip(ratio, 1, largest))
-        effect = (rarer * found + PRIOR_SAMPLES * largest) / (rarer + PRIOR_SAMPLES)
+        effect = float(_design_effect(np.array(ratio), largest, np.array(rarer)))
         return max(lenses / effect, fewest_lenses), max(non_lenses / effect, fewest_non_lenses)
+
+    @cached_property
+    def sizes_by_number_above(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many independent lenses, and non-lenses, tell as much about the share above a score.
+
+        They are given by how many lie above it, (lenses + 1,) and (non-lenses + 1,).
+        """
+        return self._sizes_by_number_above(1), self._sizes_by_number_above(0)
+
+    def _sizes_by_number_above(self, label: int) -> np.ndarray:
+        is_of_class = self.labels == label
+        if self.groups is None:
+            count = np.count_nonzero(is_of_class)
+            return np.broadcast_to(float(count), (count + 1,))
+
+        highest_first = np.argsort(-self.scores[is_of_class], kind="stable")
+        return _sizes_as_samples_follow(self.groups[is_of_class][highest_first])
 
     def variance_of_means(self, by_lens: np.ndarray, by_non_lens: np.ndarray) -> float:
         """Return the variance of the mean over the lenses and that over the non-lenses, added.
@@ -113,6 +129,56 @@ class ScoredSample:
         count = int(self.groups.max()) + 1
         lenses = np.bincount(self.groups[self.labels == 1], minlength=count)
         return lenses, np.bincount(self.groups[self.labels == 0], minlength=count)
+
+
+def _design_effect(ratio: np.ndarray, largest: float, rarer: np.ndarray) -> np.ndarray:
+    """Return by how much the variance is thought to be larger than that of independent samples.
+
+    `ratio` (...) is what was found, `largest` what is possible, `rarer` (...) how many samples had
+    the rarer outcome.
+    """
+    found = np.clip(ratio, 1, largest)
+    effect = (rarer * found + PRIOR_SAMPLES * largest) / (rarer + PRIOR_SAMPLES)
+    return np.asarray(effect)
+
+
+def _sizes_as_samples_follow(groups: np.ndarray) -> np.ndarray:
+    """Return how many independent samples tell as much, if the first k have an outcome, (N + 1,).
+
+    `groups` (N,) are those of the samples in their order. The variance of the share k / N is the
+    sum of squares, over the groups, of how many of a group have the outcome less k / N of all.
+    """
+    count = len(groups)
+    sizes = np.bincount(groups)
+    squares = _sums_before(2 * _number_in_group(groups) + 1)
+    products = _sums_before(sizes[groups])
+    number_above = np.arange(count + 1)
+    share = number_above / count
+    deviations = squares - 2 * share * products + share**2 * products[-1]
+
+    group_count = np.count_nonzero(sizes)
+    independent = count * share * (1 - share) * (group_count - 1)
+    largest = float(products[-1] / count)
+    ratio = np.full(count + 1, largest)
+    np.divide(deviations * group_count, independent, out=ratio, where=independent > 0)
+
+    rarer = np.minimum(number_above, count - number_above)
+    return count / _design_effect(ratio, largest, rarer)
+
+
+def _number_in_group(groups: np.ndarray) -> np.ndarray:
+    """Return how many of its own group lie before each sample, (N,)."""
+    by_group = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups)
+    starts = np.cumsum(sizes) - sizes
+    numbers = np.empty(len(groups), np.int64)
+    numbers[by_group] = np.arange(len(groups)) - starts[groups[by_group]]
+    return numbers
+
+
+def _sums_before(values: np.ndarray) -> np.ndarray:
+    """Return the sum of the first k values, for each k, (N + 1,)."""
+    return np.append(0, np.cumsum(values))
 
 
 def _covariance(one: np.ndarray, other: np.ndarray) -> float:

@@ -85,7 +85,7 @@ def select(
 
     found = true_positives / curve.lenses
     rate = false_positives / curve.non_lenses
-    non_lenses = sample.smallest_sizes[1]
+    non_lenses = float(sample.sizes_by_number_above[1][false_positives])
     highest = float(highest_rate(rate * non_lenses, non_lenses))
 
     # As fractions of the survey's objects.
@@ -114,12 +114,17 @@ def purity_at_least(
     true completeness C there is distributed as Beta(k, m - k + 1); the false positive rate F is at
     most Beta(FP + 1, n - FP), as Clopper & Pearson have it. The bounds of both are put together
     for log(C / F), from their medians, by the squares of what they add (MOVER: Zou & Donner 2008,
-    Stat. Med. 27, 1693). Groups count as `ScoredSample.smallest_sizes` has them.
+    Stat. Med. 27, 1693). Groups count as `ScoredSample.sizes_by_number_above` has them.
     """
     curve = sample.curve
-    lenses, non_lenses = sample.smallest_sizes
-    found = curve.true_positives[positions] * (lenses / curve.lenses)
-    false = curve.false_positives[positions] * (non_lenses / curve.non_lenses)
+    true_positives = curve.true_positives[positions].astype(np.int64)
+    false_positives = curve.false_positives[positions].astype(np.int64)
+    by_lenses, by_non_lenses = sample.sizes_by_number_above
+    lenses = by_lenses[true_positives]
+    non_lenses = by_non_lenses[false_positives]
+
+    found = true_positives * (lenses / curve.lenses)
+    false = false_positives * (non_lenses / curve.non_lenses)
 
     with np.errstate(divide="ignore", invalid="ignore"):
         # No lens at all above a threshold: its completeness may be 0.

@@ -64,3 +64,37 @@ def test_copies_of_a_sample_tell_nothing_new() -> None:
     np.testing.assert_allclose(
         (low, high), metrics.auc_interval(ScoredSample(labels, scores)), atol=0.02
     )
+
+
+@given(rankings(), st.randoms(use_true_random=False))
+def test_the_sizes_by_number_above_are_those_of_the_variance_by_groups(
+    ranking: Ranking, random: object
+) -> None:
+    labels, scores = ranking
+    groups = np.array([random.randrange(6) for _ in labels])  # type: ignore[attr-defined]
+    sample = ScoredSample(labels, scores, groups)
+    lenses = int(sample.curve.lenses)
+    by_group = np.bincount(groups[labels == 1])
+    group_count = np.count_nonzero(by_group)
+    largest = np.square(by_group).sum() / lenses
+
+    for found, threshold in zip(sample.curve.true_positives, sample.curve.thresholds, strict=True):
+        share = found / lenses
+        is_above = scores[labels == 1] >= threshold
+        deviations = [
+            (is_above[groups[labels == 1] == group] - share).sum() for group in set(groups)
+        ]
+        ratio = largest
+        if 0 < share < 1 and group_count > 1:
+            variance = group_count / (group_count - 1) * np.square(deviations).sum() / lenses**2
+            ratio = min(max(variance / (share * (1 - share) / lenses), 1), largest)
+        rarer = min(found, lenses - found)
+        effect = (rarer * ratio + 4 * largest) / (rarer + 4)
+        assert sample.sizes_by_number_above[0][int(found)] == pytest.approx(lenses / effect)
+
+
+def test_without_groups_each_sample_counts() -> None:
+    labels, scores = binormal(40, 60)
+    lenses, non_lenses = ScoredSample(labels, scores).sizes_by_number_above
+    assert np.array_equal(lenses, np.full(41, 40))
+    assert np.array_equal(non_lenses, np.full(61, 60))
