@@ -40,8 +40,10 @@ class Data(Settings):
 
     dataset: FilePath
     """Folder of the packed dataset."""
-    image_scale: Literal["cutout", "split"] = "cutout"
-    """Divide pixels by the maximum of their cutout, or by that of the whole training split."""
+    image_scale: Literal["cutout", "split", "asinh"] = "cutout"
+    """Divide pixels by the maximum of their cutout, or by that of the whole training split; or
+    asinh: their inverse hyperbolic sine in units of the sky's noise, so that a bright centre leaves
+    faint arcs their contrast."""
     shuffle: Literal["full", "blocks"] = "full"
     """A true permutation, or runs of 64 rows mixed in windows of 8192, for storage that is slow at
     random reads."""
@@ -173,6 +175,10 @@ class Loop(Settings):
 
     epochs: PositiveInt = 30
     """Passes over the training split."""
+    best: Literal["auc", "tpr10", "partial_auc", "loss"] = "auc"
+    """Number of the validation split that chooses RUN/best after an epoch: auc | tpr10
+    (completeness before the tenth false positive) | partial_auc (false positive rates up to 1%) |
+    loss."""
     global_batch_size: PositiveInt = 128
     """Samples of one optimizer step, over all processes together."""
     micro_batch_size: PositiveInt | None = None

@@ -4,8 +4,9 @@ The statistics are those of the training split for every split, and come with th
 dataset that is scored.
 """
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +14,16 @@ import numpy as np
 import torch
 
 from lens_hpc import config
-from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width
-from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width, spread
+from lens_hpc.dataset.manifest import Distribution, Manifest, Statistics
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.loading.augmentation_base import Augmentation
 
 DEFAULT_MODEL = config.Model()
+
+# Where `asinh` turns from linear to logarithmic, in standard deviations of the sky.
+LINEAR_SIGMAS = 2.0
 
 
 class Samples:
@@ -32,7 +36,7 @@ class Samples:
     With `verify`, every block of rows is checked against its checksum before it is first read.
 
     Raises UserError when the split is of another kind than the training's, or does not suit the
-    augmentation.
+    augmentation, or when the training lacks the statistics that `image_scale` needs.
     """
 
     def __init__(
@@ -50,13 +54,19 @@ class Samples:
             augmentation.check(manifest.height, manifest.width)
 
         assert manifest.statistics is not None
+        if image_scale == "asinh" and not manifest.statistics.bands:
+            raise UserError(
+                f"data.image_scale = asinh: dataset {manifest.name} keeps no percentiles of its "
+                "pixels, as a version before 0.2 packed it; pack it anew, or choose cutout or split"
+            )
         self.split = split
         self.manifest = manifest
         self.augmentation = augmentation
         self.feature_width = feature_width(model, manifest)
         self.scale_features = FeatureScaler(model, manifest) if features else None
         self.verify = verify
-        self.image_maximum = manifest.statistics.image_max if image_scale == "split" else None
+        self.image_scale = image_scale
+        self.statistics = manifest.statistics
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the map of the shards behind when samples are sent to another process."""
@@ -114,7 +124,7 @@ class Samples:
 
     def normalise(self, images: torch.Tensor) -> None:
         """Normalise float32 cutouts in place."""
-        normalise_images(images, self.image_maximum)
+        scale_images(images, self.image_scale, self.statistics)
 
     def prepare(self, images: torch.Tensor, epoch: int, draws: np.ndarray) -> None:
         """Normalise and augment float32 cutouts in place."""
@@ -139,6 +149,33 @@ class Samples:
             self.augmentation.apply(images, drawn)
         else:
             self.augmentation(images, epoch, draws)
+
+
+def scale_images(images: torch.Tensor, image_scale: str, statistics: Statistics) -> None:
+    """Normalise cutouts in place as `image_scale` of config.Data says, by training's statistics."""
+    if image_scale == "asinh":
+        stretch_images(images, statistics.bands)
+    else:
+        normalise_images(images, statistics.image_max if image_scale == "split" else None)
+
+
+def stretch_images(images: torch.Tensor, bands: Sequence[Distribution]) -> None:
+    """Stretch cutouts (B, bands, height, width) in place, for `bands` as training has them.
+
+    It is asinh((x - sky) / s), divided by its value for the brightest pixel of training, so that
+    this is 1: linear within the noise and logarithmic above it, as in the magnitudes of Lupton,
+    Gunn & Szalay 1999 (AJ 118, 1406). The sky is the median of all pixels, and s is twice the
+    distance from there to the percentile 16, which bright pixels leave alone.
+    """
+    for number, band in enumerate(bands):
+        sky = band.percentiles["50"]
+        noise = sky - band.percentiles["16"] or spread(band) or 1.0
+        linear = LINEAR_SIGMAS * noise
+        brightest = math.asinh((band.max - sky) / linear) or 1.0
+
+        # Plain numbers alone: nothing is copied to a GPU for it.
+        image = images[:, number]
+        image.sub_(sky).div_(linear).asinh_().div_(brightest)
 
 
 def normalise_images(images: torch.Tensor, maximum: float | None) -> None:

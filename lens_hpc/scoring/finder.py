@@ -18,7 +18,7 @@ from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width
 from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 from lens_hpc.layout import BEST, CALIBRATION, FINAL
-from lens_hpc.loading.samples import normalise_images
+from lens_hpc.loading.samples import scale_images
 from lens_hpc.logs import logger
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import float32_kept
@@ -216,11 +216,10 @@ class Finder:
     ) -> np.ndarray:
         statistics = member.manifest.statistics
         assert statistics is not None
-        by_split = member.settings.data.image_scale == "split"
 
         # Normalising is in place, so it works on a copy.
         pixels = torch.tensor(images, device=self.device)
-        normalise_images(pixels, statistics.image_max if by_split else None)
+        scale_images(pixels, member.settings.data.image_scale, statistics)
 
         model, manifest = member.settings.model, member.manifest
         if member.sees_features:

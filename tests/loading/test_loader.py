@@ -104,7 +104,7 @@ def test_any_processes_workers_and_resume_point_read_the_same_epoch(
         micro_batches = (part for share in shares for part in share.split(parts))
         with Loader(Samples(split, split.manifest, "split"), share, workers, CPU) as loader:
             batches = collect(loader, epoch, micro_batches)
-            maximum = np.float32(loader.samples.image_maximum)
+            maximum = np.float32(loader.samples.statistics.image_max)
 
         for number, (images, _, labels, weights, draws) in enumerate(batches):
             seen[number // parts] += draws[weights == 1].tolist()

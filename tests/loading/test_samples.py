@@ -7,9 +7,10 @@ import torch
 
 from lens_hpc import config
 from lens_hpc.dataset.feature_scaling import FeatureScaler
+from lens_hpc.dataset.manifest import Distribution
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
-from lens_hpc.loading.samples import Samples, normalise_images
+from lens_hpc.loading.samples import Samples, normalise_images, stretch_images
 from tests.conftest import pack_survey, write_survey
 
 
@@ -31,6 +32,64 @@ def test_images_are_divided_by_the_cutouts_or_the_splits_maximum() -> None:
 def test_a_cutout_without_light_is_left_alone(maximum: float | None) -> None:
     dark = np.full((1, 1, 2, 2), -1, dtype=np.float32)
     np.testing.assert_array_equal(normalised(dark, maximum), dark)
+
+
+def distribution(low: float, median: float, high: float, brightest: float) -> Distribution:
+    at = dict.fromkeys(("0.1", "1", "16"), low) | {"50": median}
+    at |= dict.fromkeys(("84", "99", "99.9"), high)
+    return Distribution(min=low, max=brightest, percentiles=at, missing=0)
+
+
+def test_asinh_is_linear_in_the_noise_and_logarithmic_above_it() -> None:
+    """The sky of the first band is 10 +- 1, that of the second 0 +- 5."""
+    bands = (distribution(9, 10, 30, 2010), distribution(-5, 0, 7, 1000))
+    images = np.array([[[[10, 9, 2010, 210]], [[0, 5, 1000, -1000]]]], dtype=np.float32)
+    stretched = torch.from_numpy(images.copy())
+    stretch_images(stretched, bands)
+
+    # sinh undoes it.
+    first, second = np.sinh(stretched.numpy()[0, :, 0] * np.arcsinh([[1000], [100]]))
+    np.testing.assert_allclose(first, [0, -0.5, 1000, 100], rtol=1e-4)
+    np.testing.assert_allclose(second, [0, 0.5, 100, -100], rtol=1e-4)
+    assert stretched[0, :, 0, 2].tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    "band",
+    [
+        pytest.param(distribution(0, 0, 9, 9), id="the sky is cut at 0"),
+        pytest.param(distribution(0, 0, 0, 9), id="most pixels are equal"),
+        pytest.param(distribution(3, 3, 3, 3), id="a constant band"),
+        pytest.param(distribution(0, 9, 9, 9), id="most pixels are saturated"),
+    ],
+)
+def test_asinh_of_a_band_without_noise_is_finite(band: Distribution) -> None:
+    images = torch.tensor([0.0, 3.0, 9.0]).view(1, 1, 1, 3)
+    stretch_images(images, [band])
+    assert images.isfinite().all()
+    assert images[0, 0, 0, 2] > images[0, 0, 0, 0]
+
+
+def test_asinh_scales_every_split_by_training(dataset: Path) -> None:
+    split = Split(dataset, "test")
+    training = split.manifest.statistics
+    assert training is not None
+    images = torch.from_numpy(split.take("images", np.arange(len(split))))
+    expected = images.clone()
+    stretch_images(expected, training.bands)
+    Samples(split, split.manifest, "asinh").normalise(images)
+    assert torch.equal(images, expected)
+    assert images.max() <= 1.5
+
+
+def test_asinh_is_refused_where_no_percentiles_of_pixels_are_kept(dataset: Path) -> None:
+    split = Split(dataset, "train")
+    statistics = split.manifest.statistics
+    assert statistics is not None
+    older = statistics.model_copy(update={"bands": ()})
+    manifest = split.manifest.model_copy(update={"statistics": older})
+    with pytest.raises(UserError, match=r"image_scale = asinh: .* pack it anew, or choose cutout"):
+        Samples(split, manifest, "asinh")
 
 
 def test_statistics_are_those_of_the_training_split(dataset: Path) -> None:

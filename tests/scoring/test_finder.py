@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from astropy.io import fits
 from astropy.table import Table
 
 import lens_hpc
 from lens_hpc import Dataset, Finder, UserError
+from lens_hpc.scoring.distributed import samples_for
 from tests.conftest import SMALL_MODEL, pack_survey, write_survey
 
 
@@ -156,6 +158,31 @@ def test_a_run_on_an_older_dataset_scores_cutouts_without_light_as_it_did(
         logits = finder.score(0 * test.images, test.features)
     assert np.isfinite(logits).all()
     assert "no score" not in caplog.text
+
+
+@pytest.mark.slow
+def test_stretched_cutouts_are_scored_as_they_are_evaluated(run: Path, shards: Path) -> None:
+    finder = Finder.load(run)
+    member = finder.members[0]
+    data = member.settings.data.model_copy(update={"image_scale": "asinh"})
+    settings = member.settings.model_copy(update={"data": data})
+    stretching = dataclasses.replace(member, settings=settings)
+    finder.members = (stretching,)
+
+    split = Dataset(shards)["test"]
+    test = split[:4]
+    samples = samples_for(stretching, split)
+    images = torch.from_numpy(test.images.copy())
+    samples.normalise(images)
+    features = torch.empty(4, samples.feature_width)
+    samples.read_rest(np.arange(4), features, torch.empty(4))
+
+    with torch.no_grad():
+        expected = member.model(images, features)
+    logits = finder.score(test.images, test.features)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    # No brightest pixel is needed.
+    assert np.isfinite(finder.score(-np.abs(test.images), test.features)).all()
 
 
 @pytest.mark.slow
