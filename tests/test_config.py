@@ -90,6 +90,7 @@ WITHOUT_THE_KEY: dict[str, Any] = {
     "schedule.period_factor": 1,
     "schedule.minimum_lr": 1e-06,
     "train.epochs": 30,
+    "train.best": "auc",
     "train.global_batch_size": 128,
     "train.micro_batch_size": None,
     "train.precision": "no",

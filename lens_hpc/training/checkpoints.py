@@ -19,7 +19,7 @@ import random
 import shutil
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +30,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lens_hpc import files, layout
+from lens_hpc import config, files, layout
 from lens_hpc.dataset.shards import file_crc32
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.training import deepspeed
+from lens_hpc.training.best import LOSS, ValidationNumbers
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.optimizer import load_optimizer
 from lens_hpc.training.trainer import Trainer
@@ -50,8 +51,8 @@ class TrainingState:
     """Epochs trained, validated and recorded."""
     loss_sum: float = 0.0
     """Sum over the steps of the present epoch."""
-    best_auc: float = -1.0
-    """Of the validation split."""
+    best: ValidationNumbers = field(default_factory=dict)
+    """Numbers of the best weights; none before the first epoch has ended."""
 
 
 # ---- on disk ----
@@ -199,6 +200,7 @@ def capture_state(trainer: Trainer, state: TrainingState) -> dict[str, Any] | No
             # The keys are those of the files of earlier versions.
             captured = {
                 "place": asdict(state),
+                "loss": trainer.settings.loss.model_dump(),
                 "model": None if sharded else model.state_dict(),
                 "optimizer": None if sharded else trainer.optimizer.state_dict(),
                 "zero": sharded,
@@ -250,7 +252,7 @@ def restore_state(trainer: Trainer, captured: dict[str, Any]) -> TrainingState:
     """Set a trainer to a captured state, whatever the number of processes that captured it."""
     accelerator = trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
-    state = TrainingState(**captured["place"])
+    state = restore_place(captured, trainer.settings.loss)
 
     sharded = captured["zero"]
     if deepspeed.is_used() != (sharded is not None):
@@ -276,6 +278,22 @@ def restore_state(trainer: Trainer, captured: dict[str, Any]) -> TrainingState:
     if len(all_random_states) == accelerator.num_processes:
         own = all_random_states[accelerator.process_index]
         set_random_states(own, accelerator.device)
+    return state
+
+
+def restore_place(captured: dict[str, Any], loss: config.Loss) -> TrainingState:
+    """Return how far a captured run had come, and of its best weights what can be compared still.
+
+    Earlier versions kept their AUC alone. A loss is forgotten when another kind is trained now.
+    """
+    place = dict(captured["place"])
+    best_auc = place.pop("best_auc", -1.0)
+    if best_auc >= 0:
+        place["best"] = {"auc": best_auc}
+
+    state = TrainingState(**place)
+    if captured.get("loss") != loss.model_dump():
+        state.best.pop(LOSS, None)
     return state
 
 

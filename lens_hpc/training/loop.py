@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from lens_hpc import config, layout, logs, metrics
+from lens_hpc import config, layout, logs
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.dataset.split import Split
@@ -33,6 +34,16 @@ from lens_hpc.scoring.calibration import Calibration, fit_calibration, write_cal
 from lens_hpc.scoring.out_of_memory import out_of_memory_named
 from lens_hpc.scoring.scores import score
 from lens_hpc.training.accelerator import accelerator_session
+from lens_hpc.training.best import (
+    LOSS,
+    RECORDED,
+    TITLES,
+    ValidationNumbers,
+    as_recorded,
+    best_of_records,
+    is_better,
+    measure_validation,
+)
 from lens_hpc.training.checkpoints import Checkpoints, resume_training
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.losses import SentLosses, receive_losses, send_losses
@@ -67,14 +78,29 @@ class TrainingResult:
     """Whether it was asked to stop, has saved, and goes on when it is called again."""
     step: int
     """Optimizer steps done, of all calls together."""
-    best_auc: float
-    """Of the validation split; NaN before the first epoch has ended."""
+    best: ValidationNumbers
+    """Numbers of the best weights on the validation split, by the words of `train.best`; none
+    before the first epoch has ended."""
+    best_by: str = "auc"
+    """The number that chose these weights: `train.best`."""
 
     def __repr__(self) -> str:
         happened = "stopped and saved" if self.stopped else "trained to the end"
-        best = "" if math.isnan(self.best_auc) else f", best validation AUC {self.best_auc:.4f}"
+        best = f", {self.best_text}" if self.best else ""
         advice = "; the same call goes on from there" if self.stopped else ""
         return f"Training {self.run}: {happened} at step {self.step:,}{best}{advice}"
+
+    @property
+    def best_auc(self) -> float:
+        """Return the AUC of the best weights; NaN before the first epoch has ended."""
+        return self.best.get("auc", math.nan)
+
+    @property
+    def best_text(self) -> str:
+        """Return, in words, the number that chose the best weights."""
+        value = self.best.get(self.best_by)
+        known = "unknown" if value is None else f"{value:.4f}"
+        return f"best validation {TITLES[self.best_by]} {known}"
 
 
 def train_run(settings: config.Train) -> TrainingResult:
@@ -106,7 +132,7 @@ def _finished(settings: config.Train, manifest: Manifest) -> TrainingResult | No
     if not is_finished(settings):
         return None
     logger.info("%s has finished already; name another run=FOLDER to train anew", settings.run)
-    return finished_result(settings.run)
+    return finished_result(settings)
 
 
 def _train_here(
@@ -125,12 +151,13 @@ def _train_here(
         return train(trainer, request)
 
 
-def finished_result(run: Path) -> TrainingResult:
+def finished_result(settings: config.Train) -> TrainingResult:
     """Return the result of a run that had finished before, as its metrics log tells it."""
-    epochs = read_metrics_log(run)
+    epochs = read_metrics_log(settings.run)
     step = max((int(facts["step"]) for facts in epochs), default=0)
-    best_auc = max((facts["val_auc"] for facts in epochs), default=math.nan)
-    return TrainingResult(run, stopped=False, step=step, best_auc=best_auc)
+    by = settings.train.best
+    best = best_of_records(epochs, by)
+    return TrainingResult(settings.run, stopped=False, step=step, best=best, best_by=by)
 
 
 def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
@@ -155,17 +182,15 @@ def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
         with waited_for(accelerator, "writing the last checkpoint"):
             checkpoints.wait()
 
+    result = TrainingResult(
+        settings.run, stopped, state.step, dict(state.best), settings.train.best
+    )
     if stopped:
         reason = request.reason or "stopped as another process or the time limit asked"
         logger.info("%s: saved at step %d; the same line goes on from there", reason, state.step)
     else:
-        logger.info(
-            "best validation AUC %.4f; evaluate it with: lens-hpc evaluate %s",
-            state.best_auc,
-            settings.run,
-        )
-    best_auc = state.best_auc if state.best_auc >= 0 else math.nan
-    return TrainingResult(settings.run, stopped, state.step, best_auc)
+        logger.info("%s; evaluate it with: lens-hpc evaluate %s", result.best_text, settings.run)
+    return result
 
 
 # ---- epochs ----
@@ -183,11 +208,11 @@ def train_epochs(session: TrainingSession) -> None:
     for epoch in range(state.epochs_done, trainer.settings.train.epochs):
         facts = train_epoch(session, epoch, validation)
         validation = validate(session)
-        facts["val_auc"] = validation.auc
+        facts |= as_recorded(validation.numbers)
         record_epoch(trainer, facts)
 
-        if validation.auc > state.best_auc:
-            state.best_auc = validation.auc
+        if is_better(validation.numbers, state.best, trainer.settings.train.best):
+            state.best = validation.numbers
             export(trainer, layout.BEST, facts, validation)
         state.epochs_done = epoch + 1
         state.loss_sum = 0.0
@@ -246,7 +271,7 @@ def start_progress(
     title = f"epoch {epoch + 1}/{trainer.settings.train.epochs}"
     progress = logs.Progress(samples, title, "cutouts", trainer.accelerator.is_main_process)
     if last_validation:
-        progress.update(0, AUC=f"{last_validation.auc:.4f}")
+        progress.update(0, AUC=f"{last_validation.numbers['auc']:.4f}")
     return progress
 
 
@@ -320,7 +345,8 @@ class Validation(NamedTuple):
     """(N,) int8."""
     logits: np.ndarray
     """(N,) float32."""
-    auc: float
+    numbers: ValidationNumbers
+    """What is recorded of them, by the words of `train.best`."""
 
 
 def validate(session: TrainingSession) -> Validation:
@@ -336,8 +362,10 @@ def validate(session: TrainingSession) -> Validation:
         )
 
     labels = loader.samples.split.take("labels", np.arange(len(logits)))
-    auc = float(metrics.auc(metrics.rank(labels, logits)))
-    return Validation(labels, logits, auc)
+    numbers = measure_validation(labels, logits, trainer.settings.loss)
+    # Other processors may round otherwise, and all processes must keep the same weights.
+    numbers = broadcast_object_list([numbers])[0]
+    return Validation(labels, logits, numbers)
 
 
 def record_epoch(trainer: Trainer, facts: EpochFacts) -> None:
@@ -348,11 +376,14 @@ def record_epoch(trainer: Trainer, facts: EpochFacts) -> None:
         return
 
     append_to_metrics_log(trainer.settings.run, facts)
+    # The number that chooses the best weights is shown beside the usual two.
+    shown = dict.fromkeys([LOSS, "auc", trainer.settings.train.best])
+    validation = [f"val {TITLES[name]} {facts[RECORDED + name]:.4f}" for name in shown]
     logger.info(
-        "epoch %d  loss %.4f  val AUC %.4f  lr %.2e  %.0f cutouts/s, %.0f%% waiting for data",
+        "epoch %d  loss %.4f  %s  lr %.2e  %.0f cutouts/s, %.0f%% waiting for data",
         facts["epoch"],
         facts["loss"],
-        facts["val_auc"],
+        "  ".join(validation),
         facts["lr"],
         facts["cutouts_per_second"],
         100 * facts["waiting_for_data"],

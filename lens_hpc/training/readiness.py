@@ -25,7 +25,7 @@ from lens_hpc.training.accelerator import check_trackers
 from lens_hpc.training.memory import FLOAT32_BYTES, Step, estimate_memory
 from lens_hpc.training.run_folder import check_same_run, with_keys_of_run
 from lens_hpc.training.trainer import make_order
-from lens_hpc.training.training_data import SPLITS, TRAIN, VALIDATION, check_labels
+from lens_hpc.training.training_data import TRAIN, VALIDATION, check_splits
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ class _Checks:
         settings = self.settings
         manifest = self.manifest
         folder = settings.data.dataset
-        for name in SPLITS:
-            check_labels(folder, manifest, name)
+        check_splits(folder, manifest, settings.train.best)
 
         train = self.train_split
         validation = Split(folder, VALIDATION, manifest=manifest)

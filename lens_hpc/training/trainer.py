@@ -152,7 +152,7 @@ def open_samples(
 ) -> tuple[Samples, Samples]:
     """Open the samples to train on and those to validate on. All processes must call it."""
     data, model = settings.data, settings.model
-    splits = open_splits(data, manifest, settings.train.global_batch_size, accelerator)
+    splits = open_splits(settings, manifest, accelerator)
     augmentation = make_augmentation(settings.augment, settings.train.seed, settings.code)
     return (
         Samples(splits.train, manifest, data.image_scale, augmentation, model),

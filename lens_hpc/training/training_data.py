@@ -17,6 +17,7 @@ from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.verdict import read_audit
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
+from lens_hpc.training.best import check_best
 from lens_hpc.training.long_wait import waited_for
 
 TRAIN, VALIDATION = "train", "val"
@@ -34,25 +35,26 @@ class TrainingSplits(NamedTuple):
 
 
 def open_splits(
-    settings: config.Data, manifest: Manifest, global_batch_size: int, accelerator: Accelerator
+    settings: config.Train, manifest: Manifest, accelerator: Accelerator
 ) -> TrainingSplits:
     """Check, stage and open both splits.
 
     Raises UserError on every process when anything is wrong with either.
     """
-    dataset = settings.dataset
-    for name in SPLITS:
-        check_labels(dataset, manifest, name)
+    data = settings.data
+    dataset = data.dataset
+    check_splits(dataset, manifest, settings.train.best)
     if accelerator.is_main_process:
         warn_of_leaks(dataset)
 
     staged: dict[str, Path] = {}
-    if settings.stage_to:
-        folder = staging.expand_folder(settings.stage_to)
-        staged = stage_shards(dataset, manifest, folder, global_batch_size, accelerator)
+    if data.stage_to:
+        folder = staging.expand_folder(data.stage_to)
+        batch = settings.train.global_batch_size
+        staged = stage_shards(dataset, manifest, folder, batch, accelerator)
 
     # A copy was verified while it was made.
-    if settings.verify == "full":
+    if data.verify == "full":
         shards = [shard for name in SPLITS for shard in manifest.splits[name].shards]
         verify_shards(dataset, [shard for shard in shards if shard.file not in staged], accelerator)
 
@@ -74,6 +76,13 @@ def warn_of_leaks(dataset: Path) -> None:
         )
     elif audit.verdict == "leak":
         logger.warning("the audit of %s found a leak: %s", dataset, audit.reasons)
+
+
+def check_splits(dataset: Path, manifest: Manifest, best: str) -> None:
+    """Raise UserError unless one split can be trained on, and the other choose the best weights."""
+    for name in SPLITS:
+        check_labels(dataset, manifest, name)
+    check_best(dataset, manifest, VALIDATION, best)
 
 
 def check_labels(dataset: Path, manifest: Manifest, name: str) -> None:

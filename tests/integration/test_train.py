@@ -64,8 +64,14 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in records(run)]
 
 
-def assert_same_weights(run: Path, other: Path, tolerance: float = 0.0) -> None:
-    ours, theirs = (load_file(each / "final" / "model.safetensors") for each in (run, other))
+def validated(run: Path) -> list[tuple[float, float]]:
+    return [(record["val_loss"], record["val_auc"]) for record in records(run)]
+
+
+def assert_same_weights(
+    run: Path, other: Path, tolerance: float = 0.0, folder: str = "final"
+) -> None:
+    ours, theirs = (load_file(each / folder / "model.safetensors") for each in (run, other))
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=tolerance, err_msg=name)
@@ -75,7 +81,9 @@ def test_processes_and_accumulation_change_nothing(folder: Path, undisturbed: Pa
     """30 steps, a model without BatchNorm."""
     alone = losses(undisturbed)
     assert alone[-1] < alone[0]
-    np.testing.assert_allclose(losses(train(folder, "two", processes=2)), alone, atol=1e-5)
+    two = train(folder, "two", processes=2)
+    np.testing.assert_allclose(losses(two), alone, atol=1e-5)
+    np.testing.assert_allclose(validated(two), validated(undisturbed), atol=1e-5)
     np.testing.assert_allclose(
         losses(train(folder, "parts", "train.micro_batch_size=12")), alone, atol=1e-5
     )
@@ -86,7 +94,8 @@ def test_processes_and_accumulation_change_nothing(folder: Path, undisturbed: Pa
 def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
     """A checkpoint a step, so that many kills come while one is written.
 
-    LENS_HPC_KILLS=20 makes more of them.
+    The weights that are the best by their loss are the same, too. LENS_HPC_KILLS=20 makes more
+    kills.
     """
     processes = 2
     options = (
@@ -94,6 +103,7 @@ def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
         "optim.ema_decay=0.9",
         "model.backbone=test_resnet",
         "model.norm=batch",
+        "train.best=loss",
     )
     undisturbed = train(folder, "whole", *options, processes=processes)
     rng, name, kills = random.Random(1), "killed", 0
@@ -107,7 +117,9 @@ def test_kills_at_any_instant_change_not_a_bit(folder: Path) -> None:
             shutil.rmtree(folder / name)
     run = train(folder, name, *options, processes=processes)
     assert_same_weights(run, undisturbed)
+    assert_same_weights(run, undisturbed, folder="best")
     assert losses(run) == losses(undisturbed)
+    assert validated(run) == validated(undisturbed)
     assert len(list((run / "checkpoints").iterdir())) <= 2
 
 

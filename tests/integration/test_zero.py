@@ -45,6 +45,7 @@ CONVNEXT = {
     "train.micro_batch_size": 6,
     "optim.gradient_clip": 0.5,
     "train.epochs": 10,
+    "train.best": "loss",
 }
 
 

@@ -3,6 +3,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lens_hpc.training.checkpoints import (
     TrainingState,
     capture_state,
     random_states,
+    restore_place,
     set_random_states,
 )
 from lens_hpc.training.loop import train_run
@@ -114,6 +116,30 @@ def test_random_states_come_back() -> None:
     drawn = torch.rand(3)
     set_random_states(before, cpu)
     assert torch.equal(torch.rand(3), drawn)
+
+
+LOSS = config.Loss().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("kept", "loss", "expected"),
+    [
+        ({"best": {"auc": 0.9, "loss": 0.2}}, LOSS, {"auc": 0.9, "loss": 0.2}),
+        # A loss of another kind is not to be compared with.
+        ({"best": {"auc": 0.9, "loss": 0.2}}, LOSS | {"kind": "focal"}, {"auc": 0.9}),
+        # Earlier versions.
+        ({"best_auc": 0.9}, None, {"auc": 0.9}),
+        ({"best_auc": 0.0}, None, {"auc": 0.0}),
+        ({"best_auc": -1.0}, None, {}),
+    ],
+)
+def test_what_the_best_weights_were_is_known_again(
+    kept: dict[str, Any], loss: dict[str, Any] | None, expected: dict[str, float]
+) -> None:
+    place = {"step": 7, "epochs_done": 2, "loss_sum": 0.5, **kept}
+    captured = {"place": place} | ({"loss": loss} if loss else {})
+    state = restore_place(captured, config.Loss())
+    assert state == TrainingState(step=7, epochs_done=2, loss_sum=0.5, best=expected)
 
 
 # ---- numbers that are not finite ----

@@ -25,7 +25,8 @@ SLOW_DATA = """
     dataset = Path(sys.argv[1])
     for wish in ({"stage_to": sys.argv[2]}, {"verify": "full"}, {}):
         data = config.Data(dataset=dataset, **wish)
-        splits = training_data.open_splits(data, read_manifest(dataset), 8, accelerator)
+        wished = settings.model_copy(update={"data": data})
+        splits = training_data.open_splits(wished, read_manifest(dataset), accelerator)
         print("rows", len(splits.train))
 """
 

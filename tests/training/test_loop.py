@@ -22,8 +22,10 @@ from lens_hpc.loading.loader import Loader
 from lens_hpc.logs import logger
 from lens_hpc.scoring.calibration import fit_calibration, read_calibration
 from lens_hpc.training import loop
+from lens_hpc.training.checkpoints import Checkpoints
 from lens_hpc.training.loop import TrainingResult, train_run
 from lens_hpc.training.signals import SIGNALS
+from tests.training.two_ranks import two_ranks
 
 
 def changed(settings: config.Train, **groups: dict[str, Any]) -> config.Train:
@@ -52,6 +54,18 @@ def process_state() -> dict[str, Any]:
 def records(settings: config.Train) -> list[dict[str, float]]:
     lines = (settings.run / layout.METRICS_LOG).read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def numbers_of(record: dict[str, float]) -> dict[str, float]:
+    """What was validated, by the words of train.best."""
+    validated = {name: value for name, value in record.items() if name.startswith("val_")}
+    return {name.removeprefix("val_"): value for name, value in validated.items()}
+
+
+def epoch_of(folder: Path) -> int:
+    """The epoch that exported weights are of."""
+    with safe_open(folder / layout.WEIGHTS, "np") as weights:
+        return int(weights.metadata()["epoch"])
 
 
 def test_training_twice_in_one_process_leaves_it_as_it_was(training: config.Train) -> None:
@@ -112,7 +126,8 @@ def test_an_interrupt_saves_and_the_same_call_goes_on(
     assert process_state() == before
 
     # The request is seen when the next step begins, which is done, too.
-    assert result == TrainingResult(training.run, True, 5, records(whole)[0]["val_auc"])
+    numbers = numbers_of(records(whole)[0])
+    assert result == TrainingResult(training.run, True, 5, numbers)
     assert "stopped and saved at step 5" in repr(result)
     assert not (training.run / layout.FINAL).exists()
 
@@ -182,6 +197,146 @@ def test_best_and_final_have_the_calibration_of_their_own_weights(
         )
 
 
+def test_the_loss_of_validation_is_that_of_the_exported_weights(training: config.Train) -> None:
+    train_run(training)
+    labels, logits = val_logits(training, training.run / layout.FINAL)
+    expected = np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean()
+    assert records(training)[-1]["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# ---- the number that chooses the best weights ----
+
+SCRIPT: dict[str, list[float]] = {
+    "auc": [0.6, 0.9, 0.9, 0.7],
+    "tpr10": [0.1, 0.2, 0.5, 0.5],
+    "partial_auc": [0.5, 0.5, 0.5, 0.6],
+    "loss": [0.3, 0.6, 0.4, 0.5],
+}
+"""Numbers of four epochs; where two epochs are as good, the first is the best."""
+BEST_EPOCHS = {"auc": 2, "tpr10": 3, "partial_auc": 4, "loss": 1}
+
+
+@pytest.fixture
+def scripted(training: config.Train, monkeypatch: pytest.MonkeyPatch) -> config.Train:
+    """A training of four epochs whose validations find the numbers of SCRIPT."""
+    steps = [0]
+    train_step = loop.train_step
+
+    def step_and_note(trainer: Any, step: int, batches: Any) -> Any:
+        steps.append(step)
+        return train_step(trainer, step, batches)
+
+    def numbers_of_epoch(*_: Any) -> dict[str, float]:
+        return {name: values[steps[-1] // 3] for name, values in SCRIPT.items()}
+
+    monkeypatch.setattr(loop, "train_step", step_and_note)
+    monkeypatch.setattr(loop, "measure_validation", numbers_of_epoch)
+    monkeypatch.setattr("lens_hpc.training.training_data.check_best", lambda *_: None)
+    return changed(training, train={"epochs": 4})
+
+
+@pytest.mark.parametrize(
+    ("by", "title"),
+    [("auc", "AUC"), ("tpr10", "TPR10"), ("partial_auc", "partial AUC"), ("loss", "loss")],
+)
+def test_the_best_weights_are_chosen_by_the_number_that_the_settings_name(
+    scripted: config.Train, by: str, title: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = changed(scripted, train={"best": by})
+    with caplog.at_level(logging.INFO, logger.name):
+        result = train_run(settings)
+
+    epochs = [{name: values[epoch] for name, values in SCRIPT.items()} for epoch in range(4)]
+    assert [numbers_of(record) for record in records(settings)] == epochs
+    assert epoch_of(settings.run / layout.BEST) == BEST_EPOCHS[by]
+    expected = epochs[BEST_EPOCHS[by] - 1]
+    assert (result.best, result.best_by, result.best_auc) == (expected, by, expected["auc"])
+    assert train_run(settings) == result
+
+    told = f"best validation {title} {expected[by]:.4f}"
+    assert f"{told}; evaluate it with" in caplog.text
+    assert told in repr(result)
+    assert "val loss 0.6000  val AUC 0.9000" in caplog.text
+    assert f"val {title} {SCRIPT[by][3]:.4f}" in caplog.text
+
+
+def test_a_run_that_goes_on_by_another_number_compares_the_new_with_the_new(
+    scripted: config.Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped in its third epoch, when the second had the best AUC, 0.9, and loss 0.6."""
+    with monkeypatch.context() as patch:
+        Interrupt(patch, step=6)
+        assert train_run(scripted).best_auc == 0.9
+    other = changed(scripted, train={"best": "loss"})
+    with pytest.raises(UserError, match=r"train\.best: auc there, loss here"):
+        train_run(other)
+    assert epoch_of(scripted.run / layout.BEST) == 2
+
+    result = train_run(changed(other, resume={"allow": ("train.best",)}))
+    assert result.best["loss"] == 0.4
+    assert epoch_of(scripted.run / layout.BEST) == 3
+
+
+@pytest.mark.parametrize(("by", "epoch"), [("auc", 2), ("tpr10", 3)])
+def test_a_run_of_an_earlier_version_goes_on(
+    scripted: config.Train, monkeypatch: pytest.MonkeyPatch, by: str, epoch: int
+) -> None:
+    """It was stopped in its third epoch, and knows the AUC alone of its second, the best.
+
+    The third has the same AUC. By another number nothing can be compared with the second.
+    """
+    with monkeypatch.context() as patch:
+        Interrupt(patch, step=6)
+        train_run(scripted)
+    make_older(scripted.run)
+
+    train_run(changed(scripted, train={"best": by}, resume={"allow": ("train.best",)}))
+    assert epoch_of(scripted.run / layout.BEST) == epoch
+
+
+def make_older(run: Path) -> None:
+    """Turn a run that was stopped into one of an earlier version."""
+    (folder,) = (run / layout.CHECKPOINTS).iterdir()
+    captured = torch.load(folder / layout.CHECKPOINT_STATE, weights_only=True)
+    place = captured["place"]
+    place["best_auc"] = place.pop("best")["auc"]
+    del captured["loss"]
+    with Checkpoints(run / layout.CHECKPOINTS, keep=1) as checkpoints:
+        checkpoints.write(place["step"], captured)
+
+    config_file = run / layout.CONFIG
+    lines = config_file.read_text().splitlines(keepends=True)
+    older = [line for line in lines if line.strip() != "best: auc"]
+    assert len(older) == len(lines) - 1
+    config_file.write_text("".join(older))
+
+
+DECIDED_TOGETHER = """
+    from types import SimpleNamespace
+    import numpy as np
+    from lens_hpc.training import loop
+
+    loop.score = lambda *_: np.zeros(2, dtype=np.float32)
+    loop.measure_validation = lambda *_: {"auc": 0.5 + rank / 1e15}
+    split = SimpleNamespace(take=lambda *_: None)
+    loader = SimpleNamespace(samples=SimpleNamespace(split=split))
+    trainer = SimpleNamespace(
+        accelerator=accelerator,
+        settings=settings,
+        validation_loader=loader,
+        whole_model=lambda: None,
+    )
+    session = SimpleNamespace(trainer=trainer, stop_if_requested=None)
+    print(loop.validate(session).numbers)
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_choose_by_the_same_numbers() -> None:
+    """One of them rounds otherwise, and would wait for ever for the other to keep its weights."""
+    assert two_ranks(DECIDED_TOGETHER).count("{'auc': 0.5}") == 2
+
+
 def test_a_run_killed_before_its_final_weights_gets_them_with_their_calibration(
     training: config.Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,8 +378,8 @@ def test_a_run_that_goes_on_with_fewer_epochs_is_calibrated_too(
 def test_overflowed_scores_are_not_calibrated() -> None:
     labels = np.array([0, 1, 0], dtype=np.int8)
     overflowed = np.array([0.0, np.inf, 1.0], dtype=np.float32)
-    assert loop.calibrate(loop.Validation(labels, overflowed, 1.0)) is None
-    assert loop.calibrate(loop.Validation(labels, overflowed[[0, 2, 0]], 1.0)) is not None
+    assert loop.calibrate(loop.Validation(labels, overflowed, {})) is None
+    assert loop.calibrate(loop.Validation(labels, overflowed[[0, 2, 0]], {})) is not None
 
 
 def test_the_weights_are_written_last(

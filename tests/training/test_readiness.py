@@ -55,6 +55,11 @@ def test_a_range_that_one_value_makes_is_told(
     assert told in caplog.text
 
 
+def test_too_few_non_lenses_to_choose_by_are_told(config_file: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.best = tpr10: needs 10 non-lenses .* has 3 there"):
+        call("check", config_file, "world_size=1", "train.best=tpr10")
+
+
 def test_all_problems_come_together(config_file: Path, dataset: Path) -> None:
     file = dataset / "val" / "shard-00000.h5"
     file.write_bytes(file.read_bytes()[:-1])

@@ -13,6 +13,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.training_data import (
     check_labels,
+    check_splits,
     open_splits,
     stage_shards,
     verify_shards,
@@ -23,8 +24,9 @@ from tests.conftest import call
 
 def open_all(dataset: Path, **settings: Any) -> Any:
     data = config.Data(dataset=dataset, **settings)
+    training = config.Train(run=Path("r"), data=data, train=config.Loop(global_batch_size=8))
     with accelerator_session() as accelerator:
-        return open_splits(data, read_manifest(dataset), 8, accelerator)
+        return open_splits(training, read_manifest(dataset), accelerator)
 
 
 def test_both_splits_are_opened(dataset: Path) -> None:
@@ -45,6 +47,13 @@ def test_a_split_without_both_classes_and_all_labels_is_refused(
         check_labels(dataset, changed, "val")
     with pytest.raises(UserError, match="has no split 'tset'; it has: train, val, test"):
         check_labels(dataset, manifest, "tset")
+
+
+def test_a_split_that_cannot_choose_the_best_weights_is_refused(dataset: Path) -> None:
+    """Before a shard is copied or read."""
+    check_splits(dataset, read_manifest(dataset), "loss")
+    with pytest.raises(UserError, match=r"train\.best = tpr10: needs 10 non-lenses .* has 3 there"):
+        check_splits(dataset, read_manifest(dataset), "tpr10")
 
 
 def flip_a_bit(file: Path) -> None:
