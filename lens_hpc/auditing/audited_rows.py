@@ -65,24 +65,22 @@ class AuditedRows:
         return f"{identifier} ({split.name})"
 
     def measure_power(
-        self, numbers: np.ndarray, row_numbers: np.ndarray | None = None
+        self, numbers: np.ndarray, row_numbers: np.ndarray | None = None, by_rank: bool = False
     ) -> Power | None:
         """Measure how well numbers of rows, (N,) or (N, F), tell the labelled rows' classes.
 
-        They are those of all rows, unless `row_numbers` (N,) says which. Return None where a class
-        is too small.
+        They are those of all rows, unless `row_numbers` (N,) says which, and tell by their order
+        alone in a quick audit or `by_rank`. Return None where a class is too small.
         """
         rows = np.arange(len(self)) if row_numbers is None else row_numbers
         is_labelled = self.is_labelled[rows]
         rows = rows[is_labelled]
         numbers = numbers[is_labelled]
         labels = self.labels[rows]
-        if self.quick:
-            return measure_rank_power(labels, numbers)
+        groups = None if self.group_numbers is None else self.group_numbers[rows]
 
-        groups = None
-        if self.group_numbers is not None:
-            groups = self.group_numbers[rows]
+        if self.quick or by_rank:
+            return measure_rank_power(labels, numbers, groups)
         return measure_power(labels, numbers, groups)
 
     def draw(self, at_most: int, is_wanted: np.ndarray) -> np.ndarray:

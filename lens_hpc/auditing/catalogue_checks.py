@@ -12,6 +12,7 @@ from lens_hpc.auditing.audited_rows import AuditedRows
 from lens_hpc.auditing.judgement import NAME_LIMITS, OBJECT_LIMITS, judge_power
 from lens_hpc.auditing.shortcuts import MINIMUM_ROWS, Power, power_of_scores
 from lens_hpc.dataset.verdict import Finding, first_few
+from lens_hpc.packing.missing import find_suspects, remedy
 
 # Splits differ in their share of lenses when chance alone would do that more rarely than this.
 CHANCE_OF_UNEQUAL_SPLITS = 1e-3
@@ -154,7 +155,7 @@ class FeatureValues(NamedTuple):
 
 
 def judge_features(rows: AuditedRows) -> Iterator[Finding]:
-    """Check whether all features together, or one alone, can tell the label."""
+    """Check whether features can tell the label, and have values that stand for no measurement."""
     if not rows.manifest.features:
         yield Finding(verdict="fine", check="features", found="the dataset has none")
         return
@@ -168,7 +169,8 @@ def judge_features(rows: AuditedRows) -> Iterator[Finding]:
     for name, feature in zip(rows.manifest.features, rows.features.T, strict=True):
         power = rows.measure_power(feature)
         values = FeatureValues(feature[is_lens], feature[is_non_lens])
-        yield _judge_feature(f"feature {name}", values, power)
+        finding = _judge_feature(f"feature {name}", values, power)
+        yield _with_suspects(finding, name, feature)
 
 
 def _judge_feature(check: str, values: FeatureValues, power: Power | None) -> Finding:
@@ -242,3 +244,19 @@ def _judge_missing(check: str, values: FeatureValues, power_if_known: str) -> Fi
     if difference > max(LARGEST_MISSING_DIFFERENCE, by_chance):
         return Finding(verdict="look", check=check, found=found)
     return None
+
+
+def _with_suspects(finding: Finding, name: str, values: np.ndarray) -> Finding:
+    """Return the finding of a feature with values (N,), with those that seem to mean "missing"."""
+    told = [finding.found]
+    for suspect in find_suspects(values):
+        rows = "1 row has" if suspect.rows == 1 else f"{suspect.rows:,} rows have"
+        value = f"{suspect.value:g}"
+        told.append(
+            f"{rows} {value}, far from the others ({suspect.low:g} to {suspect.high:g}): if it "
+            f"stands for no measurement, pack with {remedy(name, value)}"
+        )
+
+    is_worse = len(told) > 1 and finding.verdict == "fine"
+    verdict = "look" if is_worse else finding.verdict
+    return Finding(verdict=verdict, check=finding.check, found="; ".join(told))

@@ -28,13 +28,13 @@ PAIRS_PER_BLOCK = 256
 HEIGHT_AND_WIDTH = (-2, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class DuplicatePair:
     """Two rows whose cutouts show the same."""
 
     one: int
     other: int
-    exact: bool
+    exact: bool = False
     """Whether they are equal pixel by pixel, perhaps after a rotation or a flip."""
 
 
@@ -112,13 +112,9 @@ def find_duplicates(
         for (one, other), exact in zip(pairs_of_rows, is_exact[is_pair].tolist(), strict=True):
             found.add(DuplicatePair(one, other, exact))
 
-    pairs = sorted(found, key=_row_numbers)
+    pairs = sorted(found)
     pairs_left_out = max(len(similar) - MAXIMUM_PAIRS, 0)
     return pairs, pairs_left_out
-
-
-def _row_numbers(pair: DuplicatePair) -> tuple[int, int]:
-    return pair.one, pair.other
 
 
 def _pairs_of_equal(checksums: np.ndarray) -> np.ndarray:

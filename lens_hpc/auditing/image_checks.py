@@ -21,7 +21,6 @@ from lens_hpc.auditing.same_sky import find_same_sky
 from lens_hpc.auditing.shortcuts import (
     EXPOSURE_NUMBERS,
     OBJECT_NUMBERS,
-    measure_rank_power,
 )
 from lens_hpc.auditing.textures import TEXTURE_NUMBERS
 from lens_hpc.dataset.verdict import VERDICTS, Finding, first_few
@@ -88,7 +87,7 @@ def judge_centres(rows: AuditedRows, centres: np.ndarray) -> Iterator[Finding]:
     Arcs may move the centre of the light, but have no business to move it in the same direction.
     """
     for axis, offsets in zip("xy", centres.T, strict=True):
-        power = measure_rank_power(rows.labels[rows.is_labelled], offsets[rows.is_labelled])
+        power = rows.measure_power(offsets, by_rank=True)
         yield judge_power(f"centre of the light along {axis}", power, EXPOSURE_LIMITS)
 
     distances = np.hypot(*centres.T)
@@ -189,7 +188,7 @@ def _judge_same_sky(
     for pair in find_same_sky(signatures, rows.split_numbers[drawn]):
         one, other = drawn[[pair.one, pair.other]].tolist()
         if (one, other) not in known:
-            pairs.append(DuplicatePair(one, other, exact=False))
+            pairs.append(DuplicatePair(one, other))
 
     return _judge_pairs(rows, "same sky across splits", "look", pairs, "shifted or turned")
 

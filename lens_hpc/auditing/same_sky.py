@@ -9,14 +9,13 @@ it. What is left of unrelated cutouts is uncorrelated: their correlations are no
 
 from collections.abc import Iterator
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
 from scipy.ndimage import uniform_filter, uniform_filter1d
 from scipy.special import ndtri
 
-from lens_hpc.auditing.duplicates import central_square
+from lens_hpc.auditing.duplicates import DuplicatePair, central_square
 from lens_hpc.auditing.shortcuts import SIGMA_PER_DEVIATION
 
 # Noise is what a pixel differs by from its neighbourhood of this width. Where it differs by more
@@ -42,13 +41,6 @@ MINIMUM_ROWS = 20
 CHANCE_OF_ANY_PAIR = 1e-3
 MINIMUM_CORRELATION = 0.25
 ROWS_PER_BLOCK = 1_000
-
-
-class SamePair(NamedTuple):
-    """Two rows whose cutouts show the same sky."""
-
-    one: int
-    other: int
 
 
 # ---- signatures ----
@@ -120,7 +112,7 @@ def _window(side: int) -> np.ndarray:
 # ---- pairs ----
 
 
-def find_same_sky(signatures: np.ndarray, split_numbers: np.ndarray) -> list[SamePair]:
+def find_same_sky(signatures: np.ndarray, split_numbers: np.ndarray) -> list[DuplicatePair]:
     """Return pairs of different splits whose (N, numbers) signatures correlate, best first.
 
     `split_numbers` are (N,). The pairs hold numbers from 0 to N - 1, the smaller one first.
@@ -137,7 +129,7 @@ def find_same_sky(signatures: np.ndarray, split_numbers: np.ndarray) -> list[Sam
         correlations = block @ vectors[start:].T
         ones, others = np.nonzero(np.triu(correlations, 1) >= threshold)
         for one, other in zip(ones.tolist(), others.tolist(), strict=True):
-            pair = SamePair(start + one, start + other)
+            pair = DuplicatePair(start + one, start + other)
             if split_numbers[pair.one] != split_numbers[pair.other]:
                 found.append((-correlations[one, other], pair))
     return [pair for _, pair in sorted(found)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lens_hpc import metrics
-from lens_hpc.metrics import Interval
+from lens_hpc.metrics import Interval, ScoredSample
 
 FOLDS = 5
 # A class with fewer rows cannot be judged.
@@ -155,8 +155,8 @@ def measure_power(
     chosen = np.sort(np.concatenate(rows_of_classes))
     labels = labels[chosen]
     numbers = numbers[chosen]
-    if groups is not None:
-        groups = _groups_for_folds(labels, groups[chosen])
+    groups = None if groups is None else groups[chosen]
+    groups_of_folds = _groups_for_folds(labels, groups)
 
     if numbers.ndim == 1:
         numbers = numbers[:, None]
@@ -168,34 +168,39 @@ def measure_power(
         model,
         _without_gaps(numbers),
         labels,
-        groups=groups,
-        cv=_make_folds(grouped=groups is not None),
+        groups=groups_of_folds,
+        cv=_make_folds(grouped=groups_of_folds is not None),
         method="predict_proba",
     )
-    return power_of_scores(labels, scores[:, 1])
+    return power_of_scores(labels, scores[:, 1], groups)
 
 
-def measure_rank_power(labels: np.ndarray, values: np.ndarray) -> Power | None:
+def measure_rank_power(
+    labels: np.ndarray, values: np.ndarray, groups: np.ndarray | None = None
+) -> Power | None:
     """Measure how well the order of (N,) values tells the labels, whether high or low is a lens.
 
-    Missing values are left out. This trains nothing and takes no time. Return None where a class
-    is too small to tell.
+    Missing values are left out. `groups` are (N,) int. This trains nothing and takes no time.
+    Return None where a class is too small to tell.
     """
     is_known = ~np.isnan(values)
     labels = labels[is_known]
     values = values[is_known]
+    groups = None if groups is None else groups[is_known]
     lenses = (labels == 1).sum()
     non_lenses = (labels == 0).sum()
     if min(lenses, non_lenses) < MINIMUM_ROWS:
         return None
 
-    high_is_lens = power_of_scores(labels, values)
-    low_is_lens = power_of_scores(labels, -values)
+    high_is_lens = power_of_scores(labels, values, groups)
+    low_is_lens = power_of_scores(labels, -values, groups)
     return high_is_lens if high_is_lens.auc >= low_is_lens.auc else low_is_lens
 
 
-def _groups_for_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+def _groups_for_folds(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarray | None:
     """Return the groups, or None if there are so few that a fold would lack a class."""
+    if groups is None:
+        return None
     for label in (0, 1):
         groups_of_class = np.unique(groups[labels == label])
         if len(groups_of_class) < 2 * FOLDS:
@@ -250,13 +255,16 @@ def _without_gaps(numbers: np.ndarray) -> np.ndarray:
     return np.where(is_known, numbers, below_all)
 
 
-def power_of_scores(labels: np.ndarray, scores: np.ndarray) -> Power:
-    """Measure how well (N,) scores rank lenses, label 1, before non-lenses, label 0."""
-    curve = metrics.rank(labels, scores)
-    area, variance = metrics.delong(curve)
-    smaller_class = int(min(curve.lenses, curve.non_lenses))
+def power_of_scores(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
+) -> Power:
+    """Measure how well (N,) scores rank lenses, label 1, before non-lenses, label 0.
+
+    `groups` (N,) int hold rows that are alike, so that each row of theirs tells less.
+    """
+    sample = ScoredSample(labels, scores, groups)
     return Power(
-        auc=area,
-        ci95=metrics.interval(area, variance, smaller_class),
-        tpr0=float(metrics.completeness_before(curve, 1)),
+        auc=float(metrics.auc(sample.curve)),
+        ci95=metrics.auc_interval(sample),
+        tpr0=float(metrics.completeness_before(sample.curve, 1)),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lens_hpc.auditing.audit import audit_dataset
 from tests.auditing.planted import LEAK_STATUS, ROWS, PlantedSurvey, findings, leaks
 
 # ---- classes and groups ----
@@ -67,6 +68,20 @@ def test_features_that_are_missing_more_often_for_a_class(
     verdict, said = findings(planted.pack(tmp_path / "s"), 0)["feature colour"]
     assert verdict == "look"
     assert said.startswith("missing for 0.0% of the lenses and 40.0% of the non-lenses")
+
+
+def test_numbers_that_stand_for_no_measurement(planted: PlantedSurvey, tmp_path: Path) -> None:
+    planted.table.loc[np.arange(ROWS) % 100 < 2, "mag"] = -99
+    planted.table.loc[7, "colour"] = 9999
+    audit = audit_dataset(planted.pack(tmp_path / "s"), quick=True)
+    assert audit is not None
+    found = {finding.check: finding for finding in audit.findings}
+    for name, told in (("mag", "12 rows have -99"), ("colour", "1 row has 9999")):
+        finding = found[f"feature {name}"]
+        value = told.rpartition(" ")[2]
+        assert finding.verdict == "look"
+        assert f"; {told}, far from the others (" in finding.found
+        assert finding.found.endswith(f"pack with columns.missing={{'{name}': ['{value}']}}")
 
 
 @pytest.mark.slow

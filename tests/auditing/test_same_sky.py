@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import rotate
 
-from lens_hpc.auditing.same_sky import MINIMUM_ROWS, SamePair, find_same_sky, sky_signatures
+from lens_hpc.auditing.duplicates import DuplicatePair
+from lens_hpc.auditing.same_sky import MINIMUM_ROWS, find_same_sky, sky_signatures
 from tests.auditing.test_duplicates import galaxies, smooth_galaxies
 
 SIZE = 48
@@ -21,7 +22,7 @@ def cut(wide: np.ndarray, up: int = 0, right: int = 0) -> np.ndarray:
     return wide[..., rows, columns]
 
 
-def find(images: np.ndarray) -> list[SamePair]:
+def find(images: np.ndarray) -> list[DuplicatePair]:
     """Look for pairs of the first half and the second."""
     splits = np.arange(len(images)) * 2 // len(images)
     return find_same_sky(sky_signatures(images), splits)
@@ -31,7 +32,7 @@ def find(images: np.ndarray) -> list[SamePair]:
 def test_a_shifted_piece_is_found(wide: np.ndarray, up: int, right: int) -> None:
     images = cut(wide).copy()
     images[47] = cut(wide, up, right)[11]
-    assert find(images) == [SamePair(11, 47)]
+    assert find(images) == [DuplicatePair(11, 47)]
 
 
 @pytest.mark.parametrize("order", [1, 3])
@@ -40,7 +41,7 @@ def test_a_turned_piece_is_found(wide: np.ndarray, degrees: float, order: int) -
     images = cut(wide).copy()
     turned = rotate(wide[11], degrees, axes=(-2, -1), reshape=False, order=order)
     images[47] = cut(turned, 1, -2)[..., ::-1] * 3 + 5
-    assert find(images) == [SamePair(11, 47)]
+    assert find(images) == [DuplicatePair(11, 47)]
 
 
 def test_pairs_of_one_split_are_left_out(wide: np.ndarray) -> None:

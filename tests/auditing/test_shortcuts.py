@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -5,11 +7,14 @@ from lens_hpc.auditing.shortcuts import (
     EXPOSURE_NUMBERS,
     MINIMUM_ROWS,
     OBJECT_NUMBERS,
+    Power,
     measure_centres,
     measure_cutouts,
     measure_power,
     measure_rank_power,
 )
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Power | None]
 
 
 def test_a_cutout_is_measured_as_it_was_made() -> None:
@@ -80,6 +85,23 @@ def test_a_rank_counts_in_both_directions() -> None:
         power = measure_rank_power(labels, values)
         assert power is not None
         assert power.auc == 1
+
+
+@pytest.mark.parametrize("measure", [measure_power, measure_rank_power])
+def test_copies_of_a_row_tell_no_more_than_one(measure: Measure) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    values = labels + rng.normal(size=80)
+    copies = [np.repeat(each, 9) for each in (labels, values, np.arange(80))]
+
+    def width(power: Power | None) -> float:
+        assert power is not None
+        return float(np.ptp(power.ci95))
+
+    of_rows = width(measure(copies[0], copies[1], None))
+    of_groups = width(measure(*copies))
+    assert of_groups > 2 * of_rows
+    assert of_groups == pytest.approx(width(measure(labels, values, None)), rel=0.3)
 
 
 def test_too_small_a_class_is_not_judged() -> None:
