@@ -3,6 +3,7 @@ what they need."""
 
 import csv
 import logging
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,9 +115,22 @@ def survey(tmp_path: Path) -> Path:
     return write_survey(tmp_path / "survey")
 
 
+@pytest.fixture(scope="session")
+def packed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy survey, packed; not to be changed."""
+    folder = tmp_path_factory.mktemp("packed")
+    return pack_survey(write_survey(folder / "survey"), folder / "dataset")
+
+
 @pytest.fixture
-def dataset(tmp_path: Path, survey: Path) -> Path:
-    return pack_survey(survey, tmp_path / "dataset")
+def dataset(request: pytest.FixtureRequest, tmp_path: Path, packed_once: Path) -> Path:
+    """The toy survey, packed, of a test's own: a copy, as to pack takes longer than most tests.
+
+    Where a test has the survey, too, it is packed from there.
+    """
+    if "survey" in request.fixturenames:
+        return pack_survey(request.getfixturevalue("survey"), tmp_path / "dataset")
+    return shutil.copytree(packed_once, tmp_path / "dataset")
 
 
 @pytest.fixture

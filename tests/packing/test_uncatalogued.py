@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_hpc.dataset.dataset import Dataset
@@ -73,6 +73,7 @@ def rows_of(folder: Path, images: object) -> list[str]:
     return list(uncatalogued_rows(recipe, listed, folder)["name"])
 
 
+@settings(max_examples=15)  # each reads files in a process of its own
 @given(present=st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["g", "r", "gr"])))
 def test_the_rows_are_the_union_over_the_bands(
     tmp_path_factory: pytest.TempPathFactory, present: dict[str, str]
