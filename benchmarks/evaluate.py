@@ -3,11 +3,14 @@
     python benchmarks/evaluate.py [rows=10000000]   time and memory of one process on one core
     python benchmarks/evaluate.py coverage=all [trials=200]   how often the intervals of a report
                                                     hold the truth, and what its paired tests find
+    python benchmarks/evaluate.py seeds=all [trials=200]   how often a recipe is called better than
+                                                    itself, and a better one is found, by its seeds
     python benchmarks/evaluate.py audit=20000       time to audit this many mock cutouts
 
 Scores are binormal: lenses and non-lenses normal with unit variance, 1.5 apart. Time and memory:
-four parts are merged into one Parquet file, and all metrics are computed, with their intervals;
-memory is what the process takes at its peak beyond what it had after its imports.
+four parts are merged into one Parquet file, and all metrics are computed, with their intervals and
+a breakdown by a column of six values; memory is what the process takes at its peak beyond what it
+had after its imports.
 """
 
 import os
@@ -25,7 +28,9 @@ from scipy.stats import norm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from interval_grid import print_grid  # noqa: E402
+from seed_grid import print_seed_grid  # noqa: E402
 
+from lens_hpc.reporting.breakdown import Column  # noqa: E402
 from lens_hpc.reporting.results import Survey, evaluate_scores  # noqa: E402
 from lens_hpc.scoring import predictions  # noqa: E402
 from lens_hpc.scoring.calibration import probability_maps  # noqa: E402
@@ -34,6 +39,7 @@ APART = 1.5
 TRUE_AUC = norm.cdf(APART / 2**0.5)
 ROWS_PER_LENS = 100
 PARTS = 4
+CLASSES = 6
 SURVEY = Survey(1e-3, 10**8, (0.5, 0.9))
 
 
@@ -86,7 +92,8 @@ def measure(rows: int, folder: Path) -> None:
     began = time.perf_counter()
     scores = predictions.merge_parts(folder, RowsOnly(rows))
     merged = time.perf_counter()
-    results = evaluate_scores(scores.labels, scores.logits, SURVEY)
+    classes = Column(np.arange(rows) // ROWS_PER_LENS % CLASSES, list(map(str, range(CLASSES))))
+    results = evaluate_scores(scores.labels, scores.logits, SURVEY, columns={"class": classes})
     ended = time.perf_counter()
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -131,6 +138,8 @@ def main() -> None:
         measure(int(options["measure"]), Path(options["folder"]))
     elif options.get("coverage") == "all":
         print_grid(int(options.get("trials", 200)), int(options.get("seed", 0)))
+    elif options.get("seeds") == "all":
+        print_seed_grid(int(options.get("trials", 200)), int(options.get("seed", 0)))
     elif "audit" in options:
         audit(int(options["audit"]))
     else:

@@ -18,6 +18,8 @@ from scipy.special import ndtr, ndtri
 
 from lens_hpc import metrics
 from lens_hpc.metrics import ScoredSample
+from lens_hpc.reporting.breakdown import RATE, Column, threshold_at_rate
+from lens_hpc.reporting.recovery import ranks_of, recovered_shares
 from lens_hpc.reporting.results import Results, Survey, evaluate_scores
 
 SURVEY = Survey(1e-3, 10**6, (0.5, 0.9))
@@ -138,6 +140,9 @@ def intervals(
         if quantity.ci95:
             yield quantity.metric.key, known[quantity.metric.key], *quantity.ci95
 
+    yield from intervals_of_the_top(cell, sample, results)
+    yield from intervals_of_parts(cell, results)
+    yield from intervals_of_known_lenses(cell, sample)
     for wanted, selection in zip(SURVEY.completeness, results.selections, strict=True):
         lenses = SURVEY.prevalence * float(cell.completeness(selection.threshold))
         others = (1 - SURVEY.prevalence) * float(ndtr(-selection.threshold))
@@ -147,17 +152,81 @@ def intervals(
         yield f"candidates at {wanted}", candidates, 0.0, selection.candidates_at_most
 
 
+def intervals_of_the_top(
+    cell: Cell, sample: ScoredSample, results: Results
+) -> Iterator[tuple[str, float, float, float]]:
+    """Yield the intervals of what is found by inspecting so many objects.
+
+    The truth is that between the score of the last object that is inspected, and of the next one.
+    """
+    highest_first = np.sort(sample.scores)[::-1]
+    names = {100: "first 100", 500: "first 500", 1000: "first 1,000"}
+    for found in results.inspections:
+        if found.share_ci95:
+            between = highest_first[found.objects - 1 : found.objects + 1].mean()
+            name = names.get(found.objects, "first 1%")
+            yield name, float(cell.completeness(between)), *found.share_ci95
+
+
+def intervals_of_parts(cell: Cell, results: Results) -> Iterator[tuple[str, float, float, float]]:
+    """Yield the intervals of what is said of half of the objects."""
+    assert results.sample is not None
+    assert results.at_half is not None
+    at_half = results.at_half.threshold
+    for part in results.breakdown["half"]:
+        if part.auc_ci95:
+            yield "AUC of a part", cell.true_auc, *part.auc_ci95
+        if part.found and part.found.ci95:
+            yield "part found at 50%", float(cell.completeness(at_half)), *part.found.ci95
+        if part.false_alarms and part.false_alarms.ci95:
+            rate = float(ndtr(-at_half))
+            yield "part false alarms at 50%", rate, *part.false_alarms.ci95
+        if part.found_at_rate and part.found_at_rate.ci95:
+            threshold = threshold_at_rate(results.sample.curve, RATE)
+            truth = float(cell.completeness(threshold))
+            yield "part found at FPR 1%", truth, *part.found_at_rate.ci95
+
+
+def intervals_of_known_lenses(
+    cell: Cell, sample: ScoredSample
+) -> Iterator[tuple[str, float, float, float]]:
+    """Yield the intervals of how many of known lenses are recovered: every other lens is known."""
+    count = len(sample.labels)
+    objects = np.arange(count) if sample.groups is None else sample.groups
+    _, first_rows = np.unique(objects, return_index=True)
+    known = first_rows[sample.labels[first_rows] == 1][::2]
+    ranks = ranks_of(sample.scores, known)
+
+    highest_first = np.sort(sample.scores)[::-1]
+    inspected = metrics.first_percent(count)
+    for key, share in recovered_shares(ranks, sample.scores[known], count, sample).items():
+        if key == "top_1_percent":
+            threshold = highest_first[inspected - 1 : inspected + 1].mean()
+        else:
+            threshold = threshold_at_rate(sample.curve, float(key.removeprefix("fpr_")))
+        if share.ci95:
+            yield f"known at {key}", float(cell.completeness(threshold)), *share.ci95
+
+
 def coverage(cell: Cell, trials: int, seed: int = 0) -> dict[str, float]:
     """Return how often each interval held the truth, in samples of a cell."""
     held: Counter[str] = Counter()
     shown: Counter[str] = Counter()
     for trial in range(trials):
         sample = cell.draw(np.random.default_rng([seed, trial]))
-        results = evaluate_scores(sample.labels, sample.scores, SURVEY, sample.groups)
+        results = evaluate_scores(
+            sample.labels, sample.scores, SURVEY, sample.groups, columns={"half": halves(sample)}
+        )
         for name, truth, low, high in intervals(cell, sample, results):
             shown[name] += 1
             held[name] += low <= truth <= high
     return {name: held[name] / times for name, times in shown.items()}
+
+
+def halves(sample: ScoredSample) -> Column:
+    """Return a column that has one value for every other object, and another for the rest."""
+    objects = np.arange(len(sample.labels)) if sample.groups is None else sample.groups
+    return Column((objects % 2).astype(np.int16), ["even", "odd"])
 
 
 # ---- the paired test ----

@@ -19,7 +19,8 @@ RUN/checkpoints/step-00001000/complete.json
 RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manifest.json,
                                           calibration.json, training_rows.parquet
 RUN/evaluation/test/                      metrics.json, calibration.json, predictions.parquet,
-                                          report.html, figures/, and trained_on.csv where rows were
+                                          report.html, figures/, and trained_on.csv where rows were,
+                                          recovery.csv where known lenses were looked for
 
 While it is written, .NAME.lock beside a dataset, a survey or an evaluation, and RUN/.lock, tell by
 whom.
@@ -65,6 +66,7 @@ CHECKPOINT_STATE, CHECKPOINT_COMPLETE = "state.pt", "complete.json"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 TRAINED_ON = "trained_on.csv"
+RECOVERY = "recovery.csv"
 REPORT = "report.html"
 FIGURES = "figures"
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 RIGHT_ASCENSIONS = ("ra", "rightascension", "alpha")
 DECLINATIONS = ("dec", "de", "decl", "declination", "delta")
+ARCSEC_PER_RADIAN = 3600 * 180 / np.pi
 DECORATIONS = re.compile(r"degrees|deg|j?2000|icrs|win|world|mean|targ|obj|[^a-z]")
 """What catalogues add to these names: RA_deg, RAJ2000, RA_ICRS, ALPHA_J2000, RA [deg], RAMean."""
 
@@ -63,3 +64,38 @@ def unit_vectors(positions: np.ndarray) -> np.ndarray:
     x = np.cos(declination) * np.cos(right_ascension)
     y = np.cos(declination) * np.sin(right_ascension)
     return np.stack([x, y, np.sin(declination)], axis=1)
+
+
+def find_nearest(
+    positions: np.ndarray, others: np.ndarray, within_arcsec: float = np.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the nearest of `others` to each position, and how far it is, (N,) each.
+
+    Both are in degrees, (N, 2) and (M, 2), the result in arcsec. Where none is within that limit,
+    the number is M and the distance infinite.
+    """
+    from scipy.spatial import KDTree
+
+    chord = 2 * np.sin(min(within_arcsec / ARCSEC_PER_RADIAN, np.pi) / 2)
+    # A little more than the chord, so that rounding leaves nothing out.
+    limit = chord * (1 + 1e-9)
+    chords, numbers = KDTree(unit_vectors(others)).query(
+        unit_vectors(positions), distance_upper_bound=limit
+    )
+    is_found = np.isfinite(chords)
+    separations = np.full(len(positions), np.inf)
+    half_chords = np.minimum(chords[is_found] / 2, 1)
+    separations[is_found] = 2 * np.arcsin(half_chords) * ARCSEC_PER_RADIAN
+    return numbers, separations
+
+
+def first_of_each_place(positions: np.ndarray, within_arcsec: float) -> np.ndarray:
+    """Return the numbers of those positions that are not near an earlier one, in their order."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(unit_vectors(positions))
+    # The chord of a small angle is the angle.
+    pairs = tree.query_pairs(within_arcsec / ARCSEC_PER_RADIAN, output_type="ndarray")
+    is_later = np.zeros(len(positions), dtype=bool)
+    is_later[pairs[:, 1]] = True
+    return np.flatnonzero(~is_later)

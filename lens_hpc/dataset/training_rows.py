@@ -17,7 +17,7 @@ import numpy as np
 
 from lens_hpc import files
 from lens_hpc.dataset.manifest import Manifest
-from lens_hpc.dataset.positions import positions_of, unit_vectors
+from lens_hpc.dataset.positions import find_nearest, positions_of
 from lens_hpc.dataset.shards import BLOCK_ROWS, hash_pixels
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
@@ -133,18 +133,12 @@ def find_seen_rows(rows: RowHashes, trained: RowHashes) -> SeenRows:
 
 
 def _are_near(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    from scipy.spatial import KDTree
-
     is_near = np.zeros(len(positions), dtype=bool)
     known = np.isfinite(positions).all(axis=1)
     others = others[np.isfinite(others).all(axis=1)]
     if not known.any() or not len(others):
         return is_near
 
-    # The chord of a small angle is the angle.
-    limit = np.radians(SAME_PLACE_ARCSEC / 3600)
-    distances, _ = KDTree(unit_vectors(others)).query(
-        unit_vectors(positions[known]), distance_upper_bound=limit
-    )
-    is_near[known] = np.isfinite(distances)
+    _, separations = find_nearest(positions[known], others, SAME_PLACE_ARCSEC)
+    is_near[known] = np.isfinite(separations)
     return is_near

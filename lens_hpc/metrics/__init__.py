@@ -4,8 +4,16 @@
 but NumPy, SciPy and scikit-learn.
 """
 
-from lens_hpc.metrics.comparing import Difference, compare_aucs
+from lens_hpc.metrics.comparing import Difference, compare_arms, compare_aucs
+from lens_hpc.metrics.inspection import (
+    Inspection,
+    first_percent,
+    inspect_top,
+    lenses_in_top,
+    share_interval,
+)
 from lens_hpc.metrics.intervals import (
+    agresti_coull,
     auc_interval,
     average_precision_interval,
     average_precision_moments,
@@ -13,7 +21,13 @@ from lens_hpc.metrics.intervals import (
     completeness_interval,
     wilson,
 )
-from lens_hpc.metrics.probabilities import Reliability, brier, reliability
+from lens_hpc.metrics.probabilities import (
+    Reliability,
+    ReliabilityBins,
+    brier,
+    reliability,
+    reliability_in_bins,
+)
 from lens_hpc.metrics.ranking import (
     Curve,
     Interval,
@@ -35,6 +49,7 @@ from lens_hpc.metrics.samples import ScoredSample
 from lens_hpc.metrics.table import Metric
 from lens_hpc.metrics.top import (
     Selection,
+    allowed_at_rate,
     completeness_at_rate,
     completeness_before,
     highest_rate,
@@ -46,11 +61,15 @@ from lens_hpc.metrics.top import (
 __all__ = [
     "Curve",
     "Difference",
+    "Inspection",
     "Interval",
     "Metric",
     "Reliability",
+    "ReliabilityBins",
     "ScoredSample",
     "Selection",
+    "agresti_coull",
+    "allowed_at_rate",
     "auc",
     "auc_interval",
     "average_precision",
@@ -61,20 +80,26 @@ __all__ = [
     "bootstrap_samples",
     "brier",
     "coarsen",
+    "compare_arms",
     "compare_aucs",
     "completeness_at_rate",
     "completeness_at_rate_interval",
     "completeness_before",
     "completeness_interval",
     "delong",
+    "first_percent",
     "fractions_right",
     "highest_rate",
+    "inspect_top",
     "interval",
+    "lenses_in_top",
     "non_lenses_needed",
     "partial_auc",
     "purity_at_least",
     "rank",
     "reliability",
+    "reliability_in_bins",
     "select",
+    "share_interval",
     "wilson",
 ]

@@ -129,6 +129,20 @@ def wilson(fraction: float, trials: float, quantile: float) -> Interval:
     return max(0.0, float(middle - half_width)), min(1.0, float(middle + half_width))
 
 
+def agresti_coull(fraction: float, trials: float, quantile: float) -> Interval:
+    """Return the interval of a fraction of independent trials (Agresti & Coull 1998).
+
+    Am. Stat. 52, 119. It has Wilson's middle and is never shorter. Where many samples have about
+    the same true fraction, near 0 or 1, Wilson's holds it in as few as 84% of them, this one in 92%
+    at least.
+    """
+    square = quantile**2
+    enough = trials + square
+    middle = (fraction * trials + square / 2) / enough
+    half_width = quantile * np.sqrt(middle * (1 - middle) / enough)
+    return max(0.0, float(middle - half_width)), min(1.0, float(middle + half_width))
+
+
 # ---- average precision ----
 
 

@@ -91,7 +91,7 @@ class ScoredSample:
     def _sizes_by_number_above(self, label: int) -> np.ndarray:
         is_of_class = self.labels == label
         if self.groups is None:
-            count = np.count_nonzero(is_of_class)
+            count = int(np.count_nonzero(is_of_class))
             return np.broadcast_to(float(count), (count + 1,))
 
         highest_first = np.argsort(-self.scores[is_of_class], kind="stable")

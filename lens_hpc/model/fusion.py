@@ -9,6 +9,8 @@ Shapes: B batch, C channels, D channels of the Conv1d blocks, L positions of the
 feature map, F catalogue features.
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -83,6 +85,27 @@ class ImageBranch(nn.Module):
         """Return features of images (B, bands, h, w), (B, D)."""
         x_BDL = self.blocks(self._positions(images))
         return (x_BDL * self.attention(x_BDL)).mean(dim=2)
+
+    def attention_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the weight, 0 to 1, that each pixel of images (B, bands, h, w) has: (B, h, w).
+
+        The few positions that the weights are of are interpolated to the pixels.
+        """
+        weights_B1L = self.attention(self.blocks(self._positions(images)))
+        coarse = weights_B1L.unflatten(2, self._grid(weights_B1L.shape[2]))
+        canvas = nn.functional.interpolate(coarse, self.canvas, mode="bilinear")
+
+        height, width = images.shape[-2:]
+        top = (self.canvas[0] - height) // 2
+        left = (self.canvas[1] - width) // 2
+        return canvas[:, 0, top : top + height, left : left + width]
+
+    def _grid(self, positions: int) -> tuple[int, int]:
+        """Return the rows and columns that so many positions lie in: as the canvas is shaped."""
+        height, width = self.canvas
+        divisors = [n for n in range(1, positions + 1) if positions % n == 0]
+        rows = min(divisors, key=lambda n: abs(math.log(n * n / positions * width / height)))
+        return rows, positions // rows
 
     @torch.no_grad()
     def _try_backbone(self, name: str, images: torch.Tensor) -> int:

@@ -10,9 +10,9 @@
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,28 @@ from lens_hpc.metrics import table
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
 from lens_hpc.process import torch_unchanged
 from lens_hpc.refusals import refusals_named
-from lens_hpc.reporting.comparison import Comparison, read_comparison
+from lens_hpc.reporting.breakdown import choose_columns
+from lens_hpc.reporting.comparison import Ablation, Seed, read_ablation, read_seed
+from lens_hpc.reporting.recovery import (
+    KnownLenses,
+    find_known_lenses,
+    read_known_lenses,
+    split_positions,
+)
 from lens_hpc.reporting.report import Subject, write_report
 from lens_hpc.reporting.results import Results, Survey, evaluate_scores
 from lens_hpc.scoring import predictions
-from lens_hpc.scoring.calibration import Calibration, fit_calibration, probability_maps
+from lens_hpc.scoring.calibration import (
+    Calibration,
+    fit_calibration,
+    probability,
+    probability_maps,
+)
 from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.scoring.predictions import Scores
 from lens_hpc.scoring.provenance import SeenBefore, check_same_survey, find_rows_seen
-from lens_hpc.texts import csv_text
+from lens_hpc.texts import csv_text, printable
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.run_folder import held_together
@@ -52,7 +64,7 @@ TITLE_WIDTH = 18
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is scored, and how."""
+    """What is scored, how, and what is asked of the scores."""
 
     split: str = "test"
     weights: str = "best"
@@ -67,6 +79,14 @@ class Scoring:
     workers: int = 2
     code: tuple[str, ...] = ()
     """Packages of one's own that the model may come from."""
+    known: Path | None = None
+    """A list of known lenses to look for."""
+    by: tuple[str, ...] | None = None
+    """Columns to break the results down by; None: the kept columns of few values."""
+    compare: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Other arms by their names, each of runs that were evaluated in the same way before."""
+    arm: Sequence[Path] = ()
+    """Other seeds of the run, evaluated in the same way before."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,18 +126,15 @@ class Evaluation:
 # ---- the way through ----
 
 
-def evaluate_runs(
-    runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path], survey: Survey
-) -> Evaluation | None:
+def evaluate_runs(runs: Sequence[Path], scoring: Scoring, survey: Survey) -> Evaluation | None:
     """Evaluate a run, or several as one ensemble, on all processes.
 
-    `compare` are other runs that were evaluated in the same way before. The first process returns
-    the evaluation, the others None. Raise UserError for runs and datasets that are not there or do
-    not suit each other.
+    The first process returns the evaluation, the others None. Raise UserError for runs and datasets
+    that are not there or do not suit each other.
     """
     with torch_unchanged(), cut_shards_named():
         # All that the user can have wrong is looked at before the processes meet.
-        task = _prepare(runs, scoring, compare)
+        task = _prepare(runs, scoring)
         remedy = smaller_batch_size(scoring.batch_size)
         with accelerator_session() as accelerator, out_of_memory_named(remedy):
             # In float32, whatever the run was trained in: rounding makes ties.
@@ -135,15 +152,21 @@ class _Task:
     """The dataset that the first run was trained on."""
     split: Split
     origin: dict[str, Any]
-    comparisons: list[Comparison]
+    ablation: Ablation
+    known: KnownLenses | None
 
 
-def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) -> _Task:
+def _prepare(runs: Sequence[Path], scoring: Scoring) -> _Task:
     """Load the models, open the split and read what to compare with."""
     members = [load_trained(weights_folder(run, scoring.weights), scoring.code) for run in runs]
     training_dataset = members[0].settings.data.dataset
     split = Split(scoring.dataset or training_dataset, scoring.split)
     differences = check_members(scoring, runs, members, split)
+    known = read_known_lenses(scoring.known) if scoring.known else None
+    if known is not None:
+        split_positions(split)  # for its errors
+    if scoring.by:
+        choose_columns(split, scoring.by)
 
     # Other runs are compared with where split and dataset are the same.
     origin = {
@@ -155,11 +178,13 @@ def _prepare(runs: Sequence[Path], scoring: Scoring, compare: Sequence[Path]) ->
         "tta": scoring.tta,
         "unlike_training": differences,
     }
-    comparisons = []
-    for run in compare:
+
+    def read(setting: str, run: Path) -> Seed:
         folder = layout.evaluation_folder(run, evaluation_name(scoring, [run]))
-        comparisons.append(read_comparison(run, folder, origin))
-    return _Task(runs, members, scoring, training_dataset, split, origin, comparisons)
+        return read_seed(setting, run, folder, origin)
+
+    ablation = read_ablation(runs, scoring.arm, scoring.compare, read)
+    return _Task(runs, members, scoring, training_dataset, split, origin, ablation, known)
 
 
 def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluation | None:
@@ -207,25 +232,35 @@ def _write_evaluation(
 ) -> Evaluation:
     """Write all but the predictions into a folder that will become `folder`."""
     check_scores(scores.logits, task.split)
-    results = evaluate_scores(scores.labels, scores.logits, survey, scores.groups, calibration)
-    for comparison in task.comparisons:
-        comparison.compare(scores.labels, scores.logits, scores.groups)
+    columns = choose_columns(task.split, task.scoring.by)
+    results = evaluate_scores(
+        scores.labels, scores.logits, survey, scores.groups, calibration, columns
+    )
+    if task.known is not None:
+        recovery = find_known_lenses(task.known, task.split, scores, results.sample)
+        recovery.write(partial / layout.RECOVERY)
+        results = replace(results, recovery=recovery)
+    values = results.as_dict()
+    trained = task.members[0].settings
+    evaluated = Seed(task.runs[0], trained, values, partial / layout.PREDICTIONS)
+    task.ablation.compare(evaluated, scores.labels, scores.logits, scores.groups)
 
     seen = find_rows_seen(task.split, [member.folder for member in task.members])
     if seen and seen.count:
         warn_of_rows_seen(partial, task.split, seen)
     trained_on = {"trained_on": seen.as_dict() if seen else None}
-    metrics_text = _to_json(task.origin | trained_on | results.as_dict())
+    metrics_text = _to_json(task.origin | trained_on | values | task.ablation.as_dict())
     # Without a calibration, the file says null.
     calibration_text = _to_json(None if calibration is None else asdict(calibration))
     (partial / layout.METRICS).write_text(metrics_text, encoding="utf-8")
     (partial / layout.CALIBRATION).write_text(calibration_text, encoding="utf-8")
 
-    inputs = task.members[0].settings.model.inputs
     audit = read_audit(task.split.dataset)
-    subject = Subject(task.runs[0], inputs, task.origin, audit, seen)
-    write_report(partial, subject, results, task.comparisons, task.split, scores)
-    text = summarize(folder, results, task.comparisons)
+    inputs = trained.model.inputs
+    subject = Subject(task.runs[0], inputs, task.origin, audit, seen, task.members, columns)
+    write_report(partial, subject, results, task.ablation, task.split, scores)
+    best = best_ranked(task.split, scores) if results.sample is None else ""
+    text = summarize(folder, results, task.ablation, best)
     return Evaluation(folder, json.loads(metrics_text), text)
 
 
@@ -351,9 +386,40 @@ def evaluation_name(scoring: Scoring, runs: Sequence[Path]) -> str:
     return "-".join(parts)
 
 
-def summarize(folder: Path, results: Results, comparisons: Sequence[Comparison]) -> str:
+def best_ranked(split: Split, scores: Scores) -> str:
+    """Return the ids of the highest scores, with their probabilities."""
+    rows = np.argsort(-scores.logits, kind="stable")[:IDS_SHOWN]
+    named = zip(split.ids(rows).tolist(), probability(scores.logits[rows]), strict=True)
+    return ", ".join(f"{printable(text, kept='')} ({value:.4f})" for text, value in named)
+
+
+def summarize(folder: Path, results: Results, ablation: Ablation, best: str) -> str:
     """Return the headline numbers and where everything else is, for the terminal."""
-    lines = [f"{results.n:,} samples, {results.n_lenses:,} lenses"]
+    if results.sample is None:
+        lines = _lines_without_ranking(results, best)
+    else:
+        lines = [f"{results.n:,} samples, {results.n_lenses:,} lenses", *_headlines(results)]
+
+    lines += [f"  {name:<{TITLE_WIDTH}} {found}" for name, found in results.told_besides]
+    lines += [f"  {line}" for line in ablation.lines()]
+    written = f"{layout.REPORT}, {layout.METRICS}, {layout.PREDICTIONS} and {layout.FIGURES}/"
+    lines.append(f"{written} are in {folder}")
+    return "\n".join(lines)
+
+
+def _lines_without_ranking(results: Results, best: str) -> list[str]:
+    """Return what helps where a class is missing: how many scores are high, and whose."""
+    above = [f"{count:,} above {name}" for name, count in results.counts_above.items()]
+    return [
+        f"{results.n + results.n_unlabelled:,} samples are scored; {results.why_no_ranking}, so "
+        "that there is no ranking of lenses and non-lenses to measure",
+        f"  {'probabilities':<{TITLE_WIDTH}} {', '.join(above)}",
+        f"  {'highest':<{TITLE_WIDTH}} {best}",
+    ]
+
+
+def _headlines(results: Results) -> list[str]:
+    lines = []
     for quantity in results.headlines:
         value = quantity.why_not if quantity.value is None else f"{quantity.value:.4f}"
         line = f"  {quantity.metric.name:<{TITLE_WIDTH}} {value}"
@@ -363,9 +429,4 @@ def summarize(folder: Path, results: Results, comparisons: Sequence[Comparison])
         elif quantity.why_no_interval:
             line += f"  no interval: {quantity.why_no_interval}"
         lines.append(line)
-
-    for comparison in comparisons:
-        lines.append(f"  {comparison}")
-    written = f"{layout.REPORT}, {layout.METRICS}, {layout.PREDICTIONS} and {layout.FIGURES}/"
-    lines.append(f"{written} are in {folder}")
-    return "\n".join(lines)
+    return lines

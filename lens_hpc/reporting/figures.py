@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lens_hpc.metrics import Curve, purity_at_least
+from lens_hpc.metrics import Curve, highest_rate, purity_at_least
 from lens_hpc.reporting.results import Results
 from lens_hpc.texts import printable
 
@@ -36,19 +36,46 @@ REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1}
 SIZE_INCHES = (5.2, 4.0)
 DOTS_PER_INCH = 160
 CURVE_WIDTH = 1.8
+# Points below this height have their label above them.
+LOWEST_LABEL = 0.1
 # A curve is drawn with at most twice this many points: evenly spaced, and dense at the top.
 POINTS = 1500
 HISTOGRAM_BINS = 60
+# What is drawn of each label.
+CLASSES = {-1: ("unlabelled", BLUE), 0: ("non-lenses", GREY), 1: ("lenses", ORANGE)}
 
-# How each kind of probability is drawn: name, colour and marker.
+PROBABILITY_TITLES = {
+    "probability": "the model's own",
+    "probability_temperature": "temperature",
+    "probability_isotonic": "isotonic",
+}
+# Which are drawn, with colour and marker: to divide by a temperature changes little to the eye.
 PROBABILITY_STYLES = {
-    "probability": ("the model's own", BLUE, "o"),
-    "probability_temperature": ("temperature", ORANGE, "s"),
-    "probability_isotonic": ("isotonic", OTHERS[0], "^"),
+    "probability": (BLUE, "o"),
+    "probability_isotonic": (ORANGE, "s"),
 }
 
-# What draw_learning needs of each epoch.
+# What the report says below each figure, in words for everybody.
+CAPTIONS = {
+    "scores": "The less lenses and non-lenses overlap, the better.",
+    "roc_log": "Which fraction of the lenses is found, where only few of the non-lenses are taken "
+    "for one. The higher, the better; dotted: by chance.",
+    "inspection": "Which fraction of the lenses is found by who looks at the highest scores, one "
+    "after the other.",
+    "survey": "Which fraction of the candidates are lenses, where lenses are as rare as that. The "
+    "higher, the better.",
+    "precision_recall": "The same in this split, which has as many lenses as the title says.",
+    "roc": "Which fraction of the lenses is found against which of the non-lenses is taken for "
+    "one: the further up and left, the better.",
+    "calibration": "Does what is given 70% turn out to be a lens in 70% of all cases? Bars: 95% "
+    "confidence; perfect: on the dotted line.",
+    "learning": "Where validation gets worse while the loss of training falls, more epochs do not "
+    "help.",
+}
+
+# What draw_learning needs of each epoch, and what earlier versions did not record.
 LEARNING = ("epoch", "loss", "val_auc")
+VALIDATION_LOSS = "val_loss"
 
 Draw = Callable[[Axes], None]
 Curves = dict[str, Curve]
@@ -84,21 +111,23 @@ def _render(figure: Figure, kind: str, **options: Any) -> bytes:
 def make_drawings(
     results: Results, labels: np.ndarray, logits: np.ndarray, others: Curves
 ) -> dict[str, Draw]:
-    """Return a function that draws each figure, by its name; none if a class is missing.
+    """Return a function that draws each figure, by its name; only scores if a class is missing.
 
     `labels` and `logits` are (N,). `others` are the curves of other runs, by their names.
     """
     if results.curve is None:
-        return {}
+        return {"scores": partial(draw_scores, labels=labels, logits=logits)}
 
     curves = {"this run": results.curve, **others}
+    # In the order of the report: what a newcomer understands comes first.
     return {
-        "roc": partial(draw_roc, curves=curves, results=results),
-        "roc_log": partial(draw_roc_log, curves=curves, results=results),
-        "precision_recall": partial(draw_precision_recall, curves=curves, results=results),
         "scores": partial(draw_scores, labels=labels, logits=logits),
-        "calibration": partial(draw_calibration, results=results),
+        "roc_log": partial(draw_roc_log, curves=curves, results=results),
+        "inspection": partial(draw_inspection, results=results),
         "survey": partial(draw_survey, results=results),
+        "precision_recall": partial(draw_precision_recall, curves=curves, results=results),
+        "roc": partial(draw_roc, curves=curves, results=results),
+        "calibration": partial(draw_calibration, results=results),
     }
 
 
@@ -141,7 +170,9 @@ def draw_roc_log(axes: Axes, curves: Curves, results: Results) -> None:
             point = metric.false_positives / non_lenses, quantity.value
             axes.plot(*point, marker="o", color=BLUE, markersize=5)
             text = f"{metric.name} {quantity.value:.3f}"
-            axes.annotate(text, point, (7, -11), textcoords="offset points", fontsize=9)
+            # Below the point, but not below the axis.
+            place = (7, -11) if quantity.value > LOWEST_LABEL else (5, 7)
+            axes.annotate(text, point, place, textcoords="offset points", fontsize=9)
 
     axes.set_xscale("log")
     title = "ROC, the top of the ranking"
@@ -170,18 +201,21 @@ def draw_precision_recall(axes: Axes, curves: Curves, results: Results) -> None:
 
 
 def draw_scores(axes: Axes, labels: np.ndarray, logits: np.ndarray) -> None:
-    """Draw a histogram of the logits of each class."""
+    """Draw a histogram of the logits of each class, the unlabelled among them."""
     edges = np.linspace(logits.min(), logits.max(), HISTOGRAM_BINS + 1)
     if edges[0] == edges[-1]:
         edges = edges[0] + np.array([-0.5, 0.5])
 
-    _draw_histogram(axes, logits[labels == 0], edges, GREY, "non-lenses")
-    _draw_histogram(axes, logits[labels == 1], edges, ORANGE, "lenses")
+    for label, (name, color) in CLASSES.items():
+        if (labels == label).any():
+            # The unlabelled may be many: they hide nothing.
+            alpha = 0.45 if label >= 0 else 0.12
+            _draw_histogram(axes, logits[labels == label], edges, color, name, alpha)
 
     axes.set_yscale("log")
     # Leave room for the legend.
     axes.set_ylim(0.7, 4 * axes.get_ylim()[1])
-    _label(axes, "scores by class", "logit", "samples")
+    _label(axes, "scores by class", "score (logit)", "objects")
     axes.legend()
 
 
@@ -191,22 +225,26 @@ def draw_scores(axes: Axes, labels: np.ndarray, logits: np.ndarray) -> None:
 def draw_calibration(axes: Axes, results: Results) -> None:
     """Draw how often a stated probability comes true, before and after calibration."""
     axes.plot([0, 1], [0, 1], **REFERENCE)
-    for name, quality in results.probabilities.items():
-        title, color, marker = PROBABILITY_STYLES[name]
-        reliability = quality.reliability
-        filled = reliability.counts > 0
-        axes.plot(
-            reliability.probability[filled],
-            reliability.lenses[filled],
-            color=color,
-            marker=marker,
-            markersize=4,
-            label=f"{title} (error {reliability.expected_calibration_error:.3f})",
-        )
+    for name, (color, marker) in PROBABILITY_STYLES.items():
+        if name in results.probabilities:
+            bins = results.probabilities[name].bins
+            below, above = bins.lenses - bins.low, bins.high - bins.lenses
+            axes.errorbar(
+                bins.probability,
+                bins.lenses,
+                np.clip([below, above], 0, None),
+                color=color,
+                marker=marker,
+                markersize=5,
+                linestyle="none",
+                elinewidth=1.3,
+                capsize=2.5,
+                label=PROBABILITY_TITLES[name],
+            )
 
     _label(axes, "calibration", "stated probability", "share of lenses")
-    axes.legend()
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 
 def draw_survey(axes: Axes, results: Results) -> None:
@@ -242,13 +280,57 @@ def draw_survey(axes: Axes, results: Results) -> None:
     axes.set(xlim=(0, 1.02), ylim=(prevalence / 2, 1.2))
 
 
+def draw_inspection(axes: Axes, results: Results) -> None:
+    """Draw which fraction of the lenses is found against how many objects are inspected.
+
+    In this split, and above the same thresholds in the survey that the model is meant for. The band
+    shows what few false positives leave open there.
+    """
+    sample = results.sample
+    assert sample is not None
+    curve = sample.curve
+    shown = _thin(curve)
+    false_positives = curve.false_positives[shown]
+    found = curve.true_positives[shown] / curve.lenses
+    here = curve.true_positives[shown] + false_positives
+    title = f"this split: {results.n:,} objects"
+    axes.plot(here, found, color=BLUE, linewidth=CURVE_WIDTH, label=title)
+
+    # Groups tell less of the rate than as many samples would.
+    survey = results.survey
+    trials = sample.sizes_by_number_above[1][false_positives]
+    rate = false_positives / curve.non_lenses
+    lenses = survey.prevalence * found
+    others = np.stack([rate, highest_rate(rate * trials, trials)]) * (1 - survey.prevalence)
+    there, at_most = survey.size * (lenses + others)
+    title = f"a survey of {survey.size:,}, one lens in {1 / survey.prevalence:,.0f}"
+    axes.plot(there, found, color=ORANGE, linewidth=CURVE_WIDTH, label=title)
+    axes.fill_betweenx(
+        found, there, at_most, color=ORANGE, alpha=0.18, linewidth=0, label="95% confidence"
+    )
+
+    _label(axes, "lenses found per object inspected", "objects inspected", "lenses found")
+    # The curves rise to the right, so there is room above the left of them.
+    axes.legend(loc="upper left")
+    axes.set_xscale("log")
+    most = max(survey.size, results.n)
+    axes.set(xlim=(1, most), ylim=(0, 1.35), yticks=np.linspace(0, 1, 6))
+
+
 # ---- training ----
 
 
 def draw_learning(axes: Axes, records: list[dict[str, float]]) -> None:
-    """Draw training loss and validation AUC by epoch."""
+    """Draw the losses of training and validation, and validation AUC, by epoch."""
     epochs, losses, aucs = ([record[key] for record in records] for key in LEARNING)
     axes.plot(epochs, losses, color=GREY, marker=".", label="training loss")
+
+    validation = np.array([record.get(VALIDATION_LOSS, np.nan) for record in records])
+    has_both = np.isfinite(validation).any()
+    if has_both:
+        axes.plot(epochs, validation, color=ORANGE, marker=".", label="validation loss")
+        # Beside the title, where no line can come.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
 
     right = axes.twinx()
     right.spines["right"].set_visible(True)
@@ -256,7 +338,7 @@ def draw_learning(axes: Axes, records: list[dict[str, float]]) -> None:
     right.set_ylabel("validation AUC", color=BLUE)
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _label(axes, "learning", "epoch", "training loss")
+    _label(axes, "learning", "epoch", "loss" if has_both else "training loss")
 
 
 # ---- parts of a figure ----
@@ -271,11 +353,11 @@ def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, name: str)
 
 
 def _draw_histogram(
-    axes: Axes, values: np.ndarray, edges: np.ndarray, color: str, name: str
+    axes: Axes, values: np.ndarray, edges: np.ndarray, color: str, name: str, alpha: float
 ) -> None:
     bins: Any = edges
     title = f"{name} ({len(values):,})"
-    axes.hist(values, bins, histtype="stepfilled", alpha=0.45, color=color)
+    axes.hist(values, bins, histtype="stepfilled", alpha=alpha, color=color)
     axes.hist(values, bins, histtype="step", linewidth=1.4, color=color, label=title)
 
 

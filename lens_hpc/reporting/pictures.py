@@ -1,6 +1,7 @@
-"""Cutouts as pictures: colour composites, and sheets of them."""
+"""Cutouts as pictures: colour composites, other views of them, and sheets."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -11,9 +12,29 @@ from lens_hpc.dataset.bands import by_wavelength, wavelength_nm
 from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
 from lens_hpc.texts import printable
 
-# Counts of sky noise at which the stretch turns from linear to logarithmic.
-SOFTENING = 4.0
-BRIGHTEST_PERCENTILE = 99.7
+
+class Stretch(NamedTuple):
+    """An arcsinh stretch of brightness."""
+
+    softening: float
+    """Counts of sky noise at which it turns from linear to logarithmic."""
+    brightest_percentile: float
+    """Percentile of the pixels that becomes white."""
+
+
+STRETCH = Stretch(4.0, 99.7)
+OTHER_STRETCHES = {
+    # The centre of a galaxy, and what hides in it.
+    "shallow": Stretch(40.0, 99.95),
+    # Faint arcs and tails.
+    "deep": Stretch(1.5, 97.0),
+}
+MOST_BANDS = 6
+"""As many are shown one by one."""
+ATTENTION = "attention"
+# Red, green and blue behind a cutout where a model's attention is strongest.
+GLOW = (0.75, 0.32, 0.05)
+
 # The standard deviation of normal noise, in units of its median absolute deviation.
 NOISE_OF_DEVIATION = 1.48
 
@@ -69,10 +90,46 @@ def _shorten(name: str) -> str:
     return "…" + name[-(LONGEST_NAME - 1) :]
 
 
+# ---- views ----
+
+
+def make_views(
+    image: np.ndarray, bands: tuple[str, ...], attention: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return pictures (height, width, 3), 0 to 1, of one cutout (bands, height, width) by name.
+
+    The composite, other stretches of it, each band alone where there are several, and the composite
+    over a map of a model's attention (height, width).
+    """
+    first = "colour" if len(bands) >= 3 else "grey"
+    views = {first: composite(image, bands)}
+    if image.dtype != np.uint8:
+        for name, stretch in OTHER_STRETCHES.items():
+            views[name] = composite(image, bands, stretch)
+
+    if len(bands) > 1:
+        for number, band in enumerate(bands[:MOST_BANDS]):
+            views[f"band {band}"] = composite(image[[number]], (band,))
+
+    if attention is not None:
+        views[ATTENTION] = _over_map(attention, views[first])
+    return views
+
+
+def _over_map(attention: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Return a picture (height, width, 3) that glows where attention (height, width) is strong.
+
+    The strongest of each cutout is as bright as that of another.
+    """
+    relative = attention / max(float(attention.max()), 1e-9)
+    light = relative[:, :, np.newaxis] * np.array(GLOW)
+    return 1 - (1 - light) * (1 - picture)
+
+
 # ---- colour ----
 
 
-def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
+def composite(image: np.ndarray, bands: tuple[str, ...], stretch: Stretch = STRETCH) -> np.ndarray:
     """Return an RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
 
     Of three bands or more, three are shown, the reddest in red, by an arcsinh stretch of the mean
@@ -86,9 +143,10 @@ def composite(image: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
 
     planes = _in_units_of_noise(image[_shown_bands(bands)].astype(np.float64))
     intensity = planes.mean(axis=0)
-    peak = max(float(np.percentile(intensity, BRIGHTEST_PERCENTILE)), SOFTENING)
+    softening = stretch.softening
+    peak = max(float(np.percentile(intensity, stretch.brightest_percentile)), softening)
     positive = np.clip(intensity, 0, None)
-    stretched = np.arcsinh(positive / SOFTENING) / np.arcsinh(peak / SOFTENING)
+    stretched = np.arcsinh(positive / softening) / np.arcsinh(peak / softening)
 
     # Each plane keeps its ratio to the intensity, and so the pixel its colour.
     colours = planes * stretched / np.where(intensity > 0, intensity, np.inf)

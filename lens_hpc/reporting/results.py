@@ -1,18 +1,30 @@
 """The results of an evaluation: what metrics.json, the report and the terminal show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from lens_hpc import metrics
-from lens_hpc.metrics import Curve, Interval, Metric, Reliability, ScoredSample, Selection, table
-from lens_hpc.scoring.calibration import Calibration, probability_maps
+from lens_hpc.metrics import (
+    Curve,
+    Inspection,
+    Interval,
+    Metric,
+    Reliability,
+    ReliabilityBins,
+    ScoredSample,
+    Selection,
+    table,
+)
+from lens_hpc.reporting.breakdown import Column, Part, break_down
+from lens_hpc.reporting.recovery import Recovery
+from lens_hpc.reporting.too_few import FEWEST_FOR_SHARE, too_few_for_interval
+from lens_hpc.scoring.calibration import Calibration, probability, probability_maps
 
-# With fewer non-lenses, or fewer groups that have some, nothing is known of how they vary.
-FEWEST_NON_LENSES = 5
-ONE_CLASS = "both classes are needed"
+HALF = 0.5
+PROBABILITIES_COUNTED = (0.5, 0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class ProbabilityQuality:
 
     brier: float
     reliability: Reliability
+    bins: ReliabilityBins
+    """What a figure shows."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,28 @@ class Results:
     quantities: dict[str, Quantity] = field(default_factory=dict)
     """By the key of their metric."""
     selections: list[Selection] = field(default_factory=list)
+    at_half: Selection | None = None
+    """What comes of finding half of the lenses in the survey."""
+    inspections: list[Inspection] = field(default_factory=list)
+    breakdown: dict[str, list[Part]] = field(default_factory=dict)
+    """What is said of each value of a column, by the column's name."""
+    recovery: Recovery | None = None
+    """Which lenses of a list lie in the split, where the user has given one."""
     probabilities: dict[str, ProbabilityQuality] = field(default_factory=dict)
     """The model's own, and calibrated ones, by the name of their column."""
     sample: ScoredSample | None = None
     """The labelled scores; None where a class is missing."""
+    counts_above: dict[str, int] = field(default_factory=dict)
+    """Where a class is missing: how many of all samples have a probability above these, by the
+    model itself."""
+
+    @property
+    def why_no_ranking(self) -> str:
+        """What is missing, where a class is."""
+        if self.n == 0:
+            return "no sample has a label"
+        of_labelled = "no labelled sample" if self.n_lenses == 0 else "every labelled sample"
+        return f"{of_labelled} is a lens"
 
     @property
     def curve(self) -> Curve | None:
@@ -79,6 +111,18 @@ class Results:
     def headlines(self) -> list[Quantity]:
         """The quantities that are shown first."""
         return [quantity for quantity in self.quantities.values() if quantity.metric.headline]
+
+    @property
+    def told_besides(self) -> list[tuple[str, str]]:
+        """What the terminal shows besides the headlines: names, and what was found."""
+        told = []
+        if self.at_half is not None:
+            rarity = f"one lens in {1 / self.survey.prevalence:,.0f}"
+            purity = f"{self.at_half.purity:.4f}  at least {self.at_half.purity_at_least:.4f}"
+            told.append(("purity at 50%", f"{purity} with 95% confidence, where {rarity}"))
+        if self.recovery is not None:
+            told.append(("known lenses", self.recovery.summary))
+        return told
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, flat where one number is meant."""
@@ -101,6 +145,14 @@ class Results:
         }
         tree["survey"] = {"prevalence": self.survey.prevalence, "size": self.survey.size}
         tree["selections"] = [asdict(selection) for selection in self.selections]
+        tree["purity_at_completeness_0.5"] = self.at_half and self.at_half.purity
+        tree["purity_at_completeness_0.5_at_least"] = self.at_half and self.at_half.purity_at_least
+        tree["inspection"] = [asdict(inspection) for inspection in self.inspections]
+        tree["breakdown"] = {
+            name: [part.as_dict() for part in parts] for name, parts in self.breakdown.items()
+        }
+        tree["recovery"] = self.recovery and self.recovery.as_dict()
+        tree["counts_above"] = self.counts_above
         tree["not_said"] = {
             key: quantity.why_not for key, quantity in self.quantities.items() if quantity.why_not
         }
@@ -118,18 +170,25 @@ def evaluate_scores(
     survey: Survey,
     groups: np.ndarray | None = None,
     calibration: Calibration | None = None,
+    columns: Mapping[str, Column] | None = None,
 ) -> Results:
     """Evaluate logits (N,) against labels (N,) of 1, 0 or -1.
 
-    Samples with label -1 are unlabelled and left out. `groups` are (N,) int. Where one class is
-    missing, there are no values for what needs both. Raise ValueError for NaN logits.
+    Samples with label -1 are unlabelled and left out. `groups` are (N,) int. The results are broken
+    down by each of `columns`, (N,). Where one class is missing, there are no values for what needs
+    both. Raise ValueError for NaN logits.
     """
+    columns = columns or {}
+    all_logits = logits
     labelled = labels >= 0
     unlabelled_count = int((~labelled).sum())
     if unlabelled_count:
         labels = labels[labelled]
         logits = logits[labelled]
         groups = None if groups is None else groups[labelled]
+        columns = {
+            name: Column(column.codes[labelled], column.names) for name, column in columns.items()
+        }
     if groups is not None:
         # Numbered without gaps, as those of unlabelled samples may be gone.
         _, groups = np.unique(groups, return_inverse=True)
@@ -137,38 +196,67 @@ def evaluate_scores(
     lens_count = int((labels == 1).sum())
     results = Results(len(labels), lens_count, unlabelled_count, survey)
     if lens_count in {0, len(labels)}:
-        return replace(results, quantities=_quantities_without_values())
+        quantities = _quantities_without_values(results.why_no_ranking)
+        return replace(results, quantities=quantities, counts_above=count_above(all_logits))
 
     sample = ScoredSample(labels, logits, groups)
     selections = [
         metrics.select(sample, wanted, survey.prevalence, survey.size)
         for wanted in survey.completeness
     ]
-    probabilities = {
-        name: assess_probabilities(labels, to_probability(logits))
-        for name, to_probability in probability_maps(calibration).items()
+    at_half = metrics.select(sample, HALF, survey.prevalence, survey.size)
+    breakdown = {
+        name: break_down(sample, column, at_half.threshold) for name, column in columns.items()
     }
     return replace(
         results,
         quantities=measure_ranking(sample),
         selections=selections,
-        probabilities=probabilities,
+        at_half=at_half,
+        inspections=_inspect_top(sample),
+        breakdown=breakdown,
+        probabilities=_assess_each(labels, logits, calibration),
         sample=sample,
     )
 
 
-def _quantities_without_values() -> dict[str, Quantity]:
+def _inspect_top(sample: ScoredSample) -> list[Inspection]:
+    has_intervals = not too_few_for_interval(sample, FEWEST_FOR_SHARE)
+    return metrics.inspect_top(sample, has_intervals)
+
+
+def _quantities_without_values(why_not: str) -> dict[str, Quantity]:
     quantities = {}
     for metric in table.METRICS:
         if not metric.repeats:
-            quantities[metric.key] = Quantity(metric, None, why_not=ONE_CLASS)
+            quantities[metric.key] = Quantity(metric, None, why_not=why_not)
     return quantities
+
+
+def count_above(logits: np.ndarray) -> dict[str, int]:
+    """Return how many of logits (N,) say more than some probabilities, by these."""
+    probabilities = probability(logits)
+    return {f"{one:g}": int((probabilities > one).sum()) for one in PROBABILITIES_COUNTED}
+
+
+def _assess_each(
+    labels: np.ndarray, logits: np.ndarray, calibration: Calibration | None
+) -> dict[str, ProbabilityQuality]:
+    """Return the quality of each kind of probability, by its column's name."""
+    return {
+        name: assess_probabilities(labels, to_probability(logits))
+        for name, to_probability in probability_maps(calibration).items()
+    }
 
 
 def assess_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityQuality:
     """Compare probabilities (N,) with labels (N,) of 1 and 0."""
     brier = metrics.brier(labels, probabilities)
-    return ProbabilityQuality(brier, metrics.reliability(labels, probabilities))
+    return ProbabilityQuality(
+        brier=brier,
+        reliability=metrics.reliability(labels, probabilities),
+        bins=metrics.reliability_in_bins(labels, probabilities),
+    )
 
 
 # ---- the ranking ----
@@ -202,13 +290,7 @@ def _too_few_for_interval(sample: ScoredSample, metric: Metric) -> str:
     """Return what a metric lacks to have an interval, or an empty text."""
     if not metric.bootstrapped and metric.interval is None:
         return ""
-    lenses, non_lenses = sample.independent
-    unit = "" if sample.groups is None else "groups with "
-    if lenses < metric.lenses_needed:
-        return f"too few {unit}lenses: {lenses} of the {metric.lenses_needed} needed"
-    if non_lenses < FEWEST_NON_LENSES:
-        return f"too few {unit}non-lenses: {non_lenses} of the {FEWEST_NON_LENSES} needed"
-    return ""
+    return too_few_for_interval(sample, metric.lenses_needed)
 
 
 def _find_intervals(sample: ScoredSample, quantities: list[Quantity]) -> dict[str, Interval | None]:

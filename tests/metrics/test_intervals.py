@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from lens_hpc import metrics
 from lens_hpc.metrics import ScoredSample
@@ -168,3 +168,22 @@ def test_the_benchmark_knows_the_truth_of_every_interval() -> None:
     results = evaluate_scores(sample.labels, sample.scores, Survey(1e-3, 10**6, (0.5,)))
     shown = {quantity.metric.key for quantity in results.shown if quantity.ci95}
     assert shown <= truths(cell, sample).keys()
+
+
+@pytest.mark.parametrize("trials", [10, 20, 50, 300])
+def test_agresti_and_coull_hold_any_fraction_often_enough(trials: int) -> None:
+    """By the sum over all that can be found, at each true fraction: Wilson's holds some in 84%."""
+    found = np.arange(trials + 1)
+    low, high = np.array(
+        [metrics.agresti_coull(number / trials, trials, NORMAL_QUANTILE) for number in found]
+    ).T
+    for number in found:
+        wilson = binomtest(int(number), trials).proportion_ci(method="wilson")
+        assert low[number] <= wilson.low + 1e-6
+        assert high[number] >= wilson.high - 1e-6
+
+    true = np.linspace(0.0005, 0.9995, 1000)
+    holds = (low[:, None] <= true) & (true <= high[:, None])
+    coverage = (binom.pmf(found[:, None], trials, true) * holds).sum(axis=0)
+    assert coverage.min() > 0.92
+    assert coverage.mean() < 0.97

@@ -23,3 +23,49 @@ def test_the_calibration_error_is_the_gap_by_bins() -> None:
 
     perfect = metrics.reliability(np.array([1, 0]), np.array([1.0, 0.0]))
     assert perfect.expected_calibration_error == 0
+
+
+@pytest.mark.parametrize("prevalence", [0.5, 0.01])
+def test_bins_hold_equal_counts_of_what_is_expected(prevalence: float) -> None:
+    rng = np.random.default_rng(0)
+    stated = rng.beta(2 * prevalence, 2 * (1 - prevalence), size=100_000)
+    labels = (rng.random(len(stated)) < stated).astype(int)
+    bins = metrics.reliability_in_bins(labels, stated)
+
+    assert bins.counts.sum() == len(stated)
+    assert (bins.counts * bins.lenses).sum() == pytest.approx(labels.sum())
+    assert (bins.counts * bins.probability).sum() == pytest.approx(stated.sum())
+    expected = bins.counts * bins.probability / stated.sum()
+    expected += bins.counts * (1 - bins.probability) / (1 - stated).sum()
+    # The first and last cells may hold more than a bin.
+    assert (expected > 0.5 * 2 / 10).all()
+    assert len(bins.counts) >= 5
+    inside = (bins.low <= bins.probability) & (bins.probability <= bins.high)
+    assert inside.sum() >= len(bins.counts) - 1
+
+
+def test_bins_are_of_equal_count_where_half_are_expected_to_be_lenses() -> None:
+    stated = np.linspace(0.001, 0.999, 1000)
+    bins = metrics.reliability_in_bins((stated > 0.5).astype(int), stated)
+    assert len(bins.counts) == 10
+    np.testing.assert_allclose(bins.counts, 100, atol=1)
+    assert bins.lenses.tolist() == [0] * 5 + [1] * 5
+    low, high = metrics.wilson(1.0, int(bins.counts[-1]), 1.959964)
+    assert (bins.low[-1], bins.high[-1]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("stated", "counts"),
+    [
+        ([0.3] * 5, [5]),
+        ([0.0, 1.0], [2]),
+        ([0.0] * 30 + [1.0] * 30, [30, 30]),
+        # One that is left over goes to its neighbours.
+        ([0.1] * 50 + [0.2], [51]),
+    ],
+)
+def test_ties_stay_together_and_few_samples_are_one_bin(
+    stated: list[float], counts: list[int]
+) -> None:
+    labels = np.arange(len(stated)) % 2
+    assert metrics.reliability_in_bins(labels, np.array(stated)).counts.tolist() == counts

@@ -121,3 +121,33 @@ def test_one_cutout_of_one_position_is_scored_as_in_a_batch(training: bool) -> N
     images, features = torch.rand(2, 3, 32, 32), torch.rand(2, 3)
     together = fusion(images, features)
     torch.testing.assert_close(fusion(images[:1], features[:1]), together[:1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "grid"),
+    [
+        ("test_resnet", (64, 64), (2, 2)),
+        ("test_resnet", (64, 160), (2, 5)),
+        ("test_resnet", (33, 64), (2, 2)),
+        ("test_vit", (100, 60), (8, 4)),
+    ],
+)
+def test_the_attention_map_is_the_weights_where_they_are(
+    backbone: str, size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    settings = config.Model(backbone=backbone, weights="none", norm="layer")
+    image = model(settings, size=size).image
+    assert image is not None
+    images = torch.rand(2, 3, *size)
+    weights = image.attention(image.blocks(image._positions(images)))
+    assert image._grid(weights.shape[2]) == grid
+
+    found = image.attention_map(images)
+    assert found.shape == (2, *size)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    # The middle of a position has its weight.
+    cell = image.canvas[0] / grid[0], image.canvas[1] / grid[1]
+    top, left = (image.canvas[0] - size[0]) // 2, (image.canvas[1] - size[1]) // 2
+    row, column = int(1.5 * cell[0]) - top, int(0.5 * cell[1]) - left
+    torch.testing.assert_close(found[:, row, column], weights[:, 0, grid[1]], atol=0.02, rtol=0)

@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lens_hpc import config, settings
+from lens_hpc import config, metrics, settings
 from lens_hpc.errors import UserError
-from lens_hpc.reporting.comparison import read_comparison
+from lens_hpc.reporting.comparison import (
+    Ablation,
+    Arm,
+    Comparison,
+    Seed,
+    read_ablation,
+    read_seed,
+)
 
 ORIGIN = {"split": "test", "dataset_crc32": "1234"}
 COUNT = 40
@@ -19,13 +27,27 @@ COUNT = 40
 @pytest.fixture
 def evaluated(tmp_path: Path) -> Path:
     """A run with an evaluation, as far as a comparison reads it."""
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
-    trained = config.Train(run=tmp_path, data=config.Data(dataset=tmp_path))
-    (tmp_path / "config.yaml").write_text(settings.dump(trained))
-    write_metrics(folder, {})
-    write_predictions(folder, {})
+    write_run(tmp_path)
     return tmp_path
+
+
+def write_run(run: Path, seed: int = 0, **changed: Any) -> Path:
+    """Write a run as far as a comparison reads it, with a ranking of its own."""
+    folder = run / "evaluation"
+    folder.mkdir(parents=True)
+    (run / "config.yaml").write_text(settings.dump(train_settings(run, seed, **changed)))
+    write_metrics(folder, {"auc": 0.5 + seed / 100})
+    noise = np.random.default_rng(seed).normal(size=COUNT)
+    write_predictions(folder, {"logit": np.linspace(0, 1, COUNT) + 0.1 * noise * bool(seed)})
+    return run
+
+
+def train_settings(run: Path, seed: int, **changed: Any) -> config.Train:
+    return config.Train(
+        run=run,
+        data=config.Data(dataset=changed.pop("dataset", Path("data"))),
+        train=config.Loop(seed=seed, **changed),
+    )
 
 
 def write_metrics(folder: Path, changed: dict[str, Any]) -> None:
@@ -38,32 +60,175 @@ def write_predictions(folder: Path, changed: dict[str, Any]) -> None:
     pq.write_table(pa.table(present), folder / "predictions.parquet")
 
 
-def compare(run: Path) -> np.ndarray:
-    """Compare a perfect ranking with that of the run, and return the curve's lenses."""
-    comparison = read_comparison(run, run / "evaluation", ORIGIN)
-    labels = np.arange(COUNT) % 2
-    comparison.compare(labels, labels + 0.5)
+def read(setting: str, run: Path) -> Seed:
+    return read_seed(setting, run, run / "evaluation", ORIGIN)
+
+
+def seed_of(auc: float | None) -> Seed:
+    return Seed(Path("run"), train_settings(Path("run"), 0), {"auc": auc}, Path())
+
+
+def compare(run: Path, *others: Path, groups: np.ndarray | None = None) -> Comparison:
+    """Compare a ranking that is nearly perfect with that of an arm."""
+    other = Arm("other", [read("compare", each) for each in (run, *others)])
+    ablation = Ablation(Arm("this run", []), [Comparison(other)])
+    labels = np.arange(COUNT) // (COUNT // 2)
+    logits = labels + np.random.default_rng(0).normal(size=COUNT)
+    # A row without a label counts in nothing.
+    labels = np.where(np.arange(COUNT) == 3, -1, labels)
+    ablation.compare(seed_of(0.9), labels, logits, groups)
+    return ablation.comparisons[0]
+
+
+def width(comparison: Comparison) -> float:
     assert comparison.difference is not None
-    return comparison.difference.difference
+    return float(np.ptp(comparison.difference.ci95))
+
+
+# ---- one run ----
 
 
 def test_a_sound_evaluation_is_compared_row_by_row(evaluated: Path) -> None:
-    assert 0 < compare(evaluated) < 1
+    found = compare(evaluated)
+    assert found.difference is not None
+    # Its rows lie in the other order, so that it ranks every lens last.
+    assert 0.5 < found.difference.difference < 1
+    assert str(found).endswith("(paired test)")
+    assert found.title == "other (fusion)"
 
 
 def test_rows_of_a_group_are_compared_as_one(evaluated: Path) -> None:
-    labels = np.arange(COUNT) // (COUNT // 2)
-    logits = labels + np.random.default_rng(0).normal(size=COUNT)
+    assert width(compare(evaluated, groups=np.arange(COUNT) // 4)) > 1.2 * width(compare(evaluated))
 
-    def width(groups: np.ndarray | None) -> float:
-        comparison = read_comparison(evaluated, evaluated / "evaluation", ORIGIN)
-        # A row without a label counts in nothing.
-        comparison.compare(np.where(np.arange(COUNT) == 3, -1, labels), logits, groups)
-        assert comparison.difference is not None
-        assert str(comparison).endswith("(paired test)")
-        return float(np.ptp(comparison.difference.ci95))
 
-    assert width(np.arange(COUNT) // 4) > 1.2 * width(None)
+@pytest.mark.parametrize("label", [-1, 0, 1])
+def test_without_both_classes_nothing_is_compared(evaluated: Path, label: int) -> None:
+    ablation = Ablation(Arm("this run", []), [Comparison(Arm("x", [read("compare", evaluated)]))])
+    ablation.compare(seed_of(None), np.full(COUNT, label), np.zeros(COUNT))
+    assert ablation.lines() == ["against x (fusion)"]
+    json.dumps(ablation.as_dict(), allow_nan=False)
+
+
+# ---- arms ----
+
+
+def test_seeds_of_an_arm_are_compared_together(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, seed) for seed, name in enumerate("abc")]
+    ablation = read_ablation([runs[0]], runs[1:2], {"other": runs[2:]}, read)
+
+    labels = np.arange(COUNT) % 2
+    ablation.compare(seed_of(0.9), labels, labels + 0.5)
+    assert ablation.own.aucs == [0.9, 0.51]
+    assert ablation.lines()[0] == "AUC of 2 seeds: 0.9000, 0.5100; mean 0.7050, range 0.3900"
+    assert ablation.caution  # the other arm has one seed
+
+
+def test_what_exceeds_samples_and_seeds_is_better(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 2
+    runs = []
+    for number in range(6):
+        run = write_run(tmp_path / str(number), number)
+        logits = rng.normal(size=2000) + labels * (2.0 if number < 3 else 1.0)
+        write_predictions(run / "evaluation", {"index": np.arange(2000), "logit": logits})
+        runs.append(run)
+
+    def ablate(arm: list[Path], others: list[Path]) -> Ablation:
+        ablation = read_ablation(runs[:1], arm, {"other": others}, read)
+        logits = pq.read_table(runs[0] / "evaluation/predictions.parquet")["logit"].to_numpy()
+        ablation.compare(read("arm", runs[0]), labels, logits)
+        json.dumps(ablation.as_dict(), allow_nan=False)
+        return ablation
+
+    arms = ablate(runs[1:3], runs[3:])
+    spread = "0.5000, 0.5100, 0.5200; mean 0.5100, standard deviation 0.0100"
+    assert arms.lines()[0] == f"AUC of 3 seeds: {spread}"
+    line = r"against other \(fusion, 3 seeds: 0.53.*\): better by 0\.\d+ in AUC \[\+.*seeds\)"
+    assert re.fullmatch(line, arms.lines()[1])
+    assert arms.caution == ""
+    assert arms.comparisons[0].title == "other (fusion, median of 3 seeds)"
+    assert arms.as_dict()["comparisons"][0]["over_seeds"]
+
+    # Of one seed, it is these weights that rank better.
+    alone = ablate([], runs[3:])
+    assert ": higher by 0." in alone.lines()[0]
+    assert alone.lines()[-1] == alone.caution
+    assert not alone.as_dict()["comparisons"][0]["over_seeds"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "over_seeds", "said"),
+    [
+        (0.02, 0.01, 0.03, True, "better by 0.0200"),
+        (-0.02, -0.03, -0.01, True, "worse by 0.0200"),
+        (0.02, 0.01, 0.03, False, "higher by 0.0200"),
+        (-0.02, -0.03, -0.01, False, "lower by 0.0200"),
+        (0.02, -0.01, 0.05, True, "no difference is shown: +0.0200"),
+        (-0.0005, -0.01, 0.02, False, "no difference is shown: -0.0005"),
+    ],
+)
+def test_words_follow_sign_and_interval(
+    value: float, low: float, high: float, over_seeds: bool, said: str
+) -> None:
+    difference = metrics.Difference(value, (low, high), 0.1, over_seeds)
+    comparison = Comparison(Arm("x", [seed_of(0.5)]), difference)
+    assert comparison.verdict == said
+    assert said in str(comparison)
+
+
+def test_the_curve_is_that_of_median_auc(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(seed), seed) for seed in range(3)]
+    for run, noise in zip(runs, (0.0, 9.0, 1.0), strict=True):
+        scores = np.arange(COUNT) / COUNT + noise * np.random.default_rng(1).normal(size=COUNT)
+        write_predictions(run / "evaluation", {"index": np.arange(COUNT), "logit": scores})
+    median = compare(*runs)
+    alone = compare(runs[2])
+    assert median.curve is not None
+    assert alone.curve is not None
+    np.testing.assert_array_equal(median.curve.thresholds, alone.curve.thresholds)
+
+
+def test_a_run_is_one_seed_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    copy = write_run(tmp_path / "copy")
+    other = write_run(tmp_path / "other", 1)
+    link = tmp_path / "link"
+    link.symlink_to(other)
+
+    same = r"has the seed and the settings of .*; name runs that differ in train.seed"
+    for arm in ([run], [copy], [other, link]):
+        with pytest.raises(UserError, match=rf"^arm = {arm[-1]}: {same}"):
+            read_ablation([run], arm, {}, read)
+    with pytest.raises(UserError, match=rf"^compare = {link}: {same}"):
+        read_ablation([run], [], {"other": [other, link]}, read)
+    with pytest.raises(UserError, match=rf"^compare = {link}: is a seed of the evaluated run's"):
+        read_ablation([run], [other], {"other": [link]}, read)
+    # A part of an ensemble is no seed of it.
+    assert read_ablation([run, other], [], {"part": [run]}, read).own.seeds == []
+    with pytest.raises(UserError, match=r"^arm = .*link: several runs are one ensemble"):
+        read_ablation([run, other], [link], {}, read)
+
+
+def test_what_differs_beyond_the_seed_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [write_run(tmp_path / str(seed), seed) for seed in range(3)]
+    compare(*runs)
+    assert caplog.text == ""
+
+    # Where it was trained, and for how long at a time, is nothing of the recipe.
+    unlike = write_run(
+        tmp_path / "x", epochs=3, dataset=Path("d"), trackers=("wandb",), max_minutes=1
+    )
+    compare(*runs, unlike)
+    told = "data.dataset: data there, d here; train.epochs: 30 there, 3 here"
+    assert caplog.messages == [
+        f"{unlike} differs from {runs[0]} in more than its seed, so that the spread between them "
+        f"is not that of seeds alone: {told}"
+    ]
+
+
+# ---- damage ----
 
 
 @pytest.mark.parametrize(
@@ -107,7 +272,7 @@ def test_predictions_that_are_cut_are_told_before_anything_is_scored(
     if kept is not None:
         file.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
     with pytest.raises(UserError, match=r"predictions.parquet: is damaged"):
-        read_comparison(evaluated, evaluated / "evaluation", ORIGIN)
+        read("compare", evaluated)
 
 
 def test_predictions_with_any_damaged_byte_are_compared_or_told(evaluated: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import matplotlib
@@ -40,7 +41,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for seed, name in enumerate(("run", "other")):
         run = folder / name
-        settings = config.Train(run=run, data=config.Data(dataset=dataset), model=model)
+        settings = config.Train(
+            run=run, data=config.Data(dataset=dataset), model=model, train=config.Loop(seed=seed)
+        )
         torch.manual_seed(seed)
         manifest = read_manifest(dataset)
         fresh = build_model(model, manifest)
@@ -50,7 +53,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(*runs: Path, compare: tuple[Path, ...] = (), **scoring: object) -> Evaluation:
-    evaluation = evaluate_runs(runs, Scoring(workers=0, **scoring), compare, SURVEY)
+    arms = {str(run): [run] for run in compare}
+    evaluation = evaluate_runs(runs, Scoring(workers=0, compare=arms, **scoring), SURVEY)
     assert evaluation is not None
     return evaluation
 
@@ -80,7 +84,9 @@ def test_it_says_the_headline_numbers(evaluation: Evaluation) -> None:
     assert first == "30 samples, 15 lenses"
     auc = evaluation.metrics["auc"]
     assert lines[0].startswith(f"  AUC                {auc:.4f}  95% interval [")
-    assert len(lines) == sum(metric.headline for metric in table.METRICS)
+    assert len(lines) == 1 + sum(metric.headline for metric in table.METRICS)
+    purity = evaluation.metrics["purity_at_completeness_0.5"]
+    assert lines[-1].startswith(f"  purity at 50%      {purity:.4f}  at least ")
     assert last == (
         f"report.html, metrics.json, predictions.parquet and figures/ are in {evaluation.folder}"
     )
@@ -99,8 +105,21 @@ def test_an_ensemble_is_the_mean_and_is_compared_with_its_parts(
     assert both.folder == run / "evaluation" / "test-with-other"
     logits = [each.to_pandas()["logit"] for each in (evaluation, alone, both)]
     np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=1e-5)
-    assert f"than {run} (fusion): better by " in both.text
-    assert f"than {other} (fusion): better by " in both.text
+    for part in (run, other):
+        line = rf"(?m)^  against {part} \(fusion\): .*[+-]0\.\d+\], p .* \(paired test\)$"
+        assert re.search(line, both.text)
+    assert "one seed says nothing about a recipe" in both.text
+
+
+def test_the_seeds_of_an_arm_are_told(workplace: Path) -> None:
+    other = evaluate(workplace / "other", split="val")
+    both = evaluate(workplace / "run", split="val", arm=(workplace / "other",))
+    aucs = [each.metrics["auc"] for each in (both, other)]
+    assert both.metrics["arm"]["auc"] == aucs
+    assert both.metrics["arm"]["auc_mean"] == pytest.approx(sum(aucs) / 2)
+    assert both.metrics["comparisons"] == []
+    assert f"AUC of 2 seeds: {aucs[0]:.4f}, {aucs[1]:.4f}; mean " in both.text
+    assert f"AUC of the seeds of this run: {aucs[0]:.4f}" in both.report.read_text()
 
 
 @pytest.mark.usefixtures("evaluation")
@@ -168,6 +187,53 @@ def test_rows_that_were_trained_on_are_flagged(
     assert lines[0] == "id"
     trained = set(Split(workplace / "dataset", "train").ids())
     assert set(lines[1:]) == trained & set(Split(other, "test").ids())
+
+
+def test_known_lenses_and_parts_of_the_split_are_in_the_report(
+    workplace: Path, tmp_path: Path
+) -> None:
+    columns = {
+        "origin": [("field", "candidate", "candidate")[i % 3] for i in range(60)],
+        "ra": [f"{10 + i / 100}" for i in range(60)],
+        "dec": ["-30"] * 60,
+    }
+    survey = write_survey(tmp_path / "survey", rows=60, size=24, **columns)
+    recipe = survey / "recipe.yaml"
+    kept = "features: [radius, colour], keep: [origin, ra, dec]"
+    recipe.write_text(recipe.read_text().replace("features: [radius, colour]", kept))
+    other = pack_survey(survey, tmp_path / "d", "splits={test: 1.0}")
+    known = tmp_path / "known.csv"
+    known.write_text("name,RA [deg],DEC [deg]\nfirst,10.01,-30\nelsewhere,50,0\n")
+
+    found = evaluate(workplace / "run", dataset=other, known=known)
+    assert (found.folder / "recovery.csv").read_text().splitlines()[1].startswith("first,obj1,")
+    assert found.metrics["recovery"]["in_split"] == 1
+    assert "known lenses       1 of the 2 of known.csv lie in this split" in found.text
+    origin = found.metrics["breakdown"]["origin"]
+    assert [(part["value"], part["n_lenses"]) for part in origin] == [
+        ("candidate", 20),
+        ("field", 10),
+    ]
+    page = found.report.read_text()
+    for title in ("By origin", "Known lenses of known.csv"):
+        assert f"<h2>{title}" in page
+
+    by_none = evaluate(workplace / "run", dataset=other, by=())
+    assert by_none.metrics["breakdown"] == {}
+    assert by_none.metrics["recovery"] is None
+
+
+def test_what_known_lenses_and_parts_need_is_asked_before_scoring(
+    workplace: Path, tmp_path: Path
+) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("ra,dec\n10,-30\n")
+    before = sorted(workplace.glob("run/evaluation/*"))
+    with pytest.raises(UserError, match="keeps no positions"):
+        evaluate(workplace / "run", known=known)
+    with pytest.raises(UserError, match="by: 'class' is no column"):
+        evaluate(workplace / "run", by=("class",))
+    assert sorted(workplace.glob("run/evaluation/*")) == before
 
 
 def test_too_little_memory_is_one_message_with_the_setting(

@@ -33,6 +33,54 @@ def test_pictures_of_8_bits_stay_as_they_are() -> None:
     np.testing.assert_array_equal(picture * 255, np.moveaxis(image, 0, -1))
 
 
+@pytest.mark.parametrize(
+    ("bands", "names"),
+    [
+        ("g", ["grey", "shallow", "deep"]),
+        ("gr", ["grey", "shallow", "deep", "band g", "band r"]),
+        ("gri", ["colour", "shallow", "deep", "band g", "band r", "band i"]),
+        ("ugrizyJ", ["colour", "shallow", "deep", *(f"band {band}" for band in "ugrizy")]),
+    ],
+)
+def test_views_are_stretches_and_single_bands(bands: str, names: list[str]) -> None:
+    image = np.random.default_rng(0).normal(size=(len(bands), 10, 12))
+    views = pictures.make_views(image, tuple(bands))
+    assert list(views) == names
+    assert all(view.shape == (10, 12, 3) for view in views.values())
+    assert all(view.min() >= 0 and view.max() <= 1 for view in views.values())
+
+
+def test_a_deep_view_shows_what_a_shallow_one_hides() -> None:
+    image = np.random.default_rng(0).normal(size=(3, 40, 40))
+    image[:, 10:13, 10:13] += 5000
+    image[:, 30:33, 30:33] += 12
+    views = pictures.make_views(image, ("g", "r", "i"))
+    faint = [views[name][30:33, 30:33].mean() for name in ("shallow", "colour", "deep")]
+    assert faint[0] < 0.5 * faint[1] < 0.5 * faint[2]
+
+
+def test_pictures_of_8_bits_have_no_other_stretch() -> None:
+    image = np.zeros((3, 4, 4), np.uint8)
+    assert list(pictures.make_views(image, ("r", "g", "b"))) == [
+        "colour",
+        "band r",
+        "band g",
+        "band b",
+    ]
+    assert list(pictures.make_views(image[:1], ("w",))) == ["grey"]
+
+
+def test_attention_glows_behind_the_sky_and_leaves_the_brightest() -> None:
+    image = np.zeros((3, 4, 4), np.uint8)
+    image[:, 0, 0] = 255
+    attention = np.zeros((4, 4))
+    attention[:2] = 0.3
+    view = pictures.make_views(image, ("r", "g", "b"), attention)["attention"]
+    np.testing.assert_allclose(view[1, 1], pictures.GLOW)
+    np.testing.assert_allclose(view[3, 3], 0)
+    np.testing.assert_allclose(view[0, 0], 1)
+
+
 def test_a_sheet_has_a_cell_for_each_cutout(tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(5, 3, 12, 12))
     names = ["a short name", "a name that is longer than its cutout", "c", "d", "e"]

@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 
 from lens_hpc import metrics
 from lens_hpc.metrics import table
+from lens_hpc.reporting.breakdown import Column
 from lens_hpc.reporting.results import Survey, evaluate_scores
 from lens_hpc.scoring import calibration
 from tests.metrics.rankings import binormal
@@ -24,11 +25,20 @@ def test_metrics_json_holds_what_the_design_says_and_plain_values() -> None:
     assert [row["completeness"] for row in tree["selections"]] == pytest.approx([0.5, 0.9])
 
 
-@pytest.mark.parametrize(("label", "lenses"), [(1, 5), (0, 0)])
-def test_one_class_alone_has_an_answer_but_no_ranking(label: int, lenses: int) -> None:
-    tree = evaluate_scores(np.full(5, label), np.arange(5.0), SURVEY).as_dict()
-    assert (tree["n"], tree["n_lenses"], tree["auc"]) == (5, lenses, None)
-    assert tree["not_said"]["auc"] == "both classes are needed"
+@pytest.mark.parametrize(
+    ("label", "lenses", "why"),
+    [
+        (1, 5, "every labelled sample is a lens"),
+        (0, 0, "no labelled sample is a lens"),
+        (-1, 0, "no sample has a label"),
+    ],
+)
+def test_one_class_alone_has_an_answer_but_no_ranking(label: int, lenses: int, why: str) -> None:
+    tree = evaluate_scores(np.full(5, label), np.arange(-1.0, 4.0), SURVEY).as_dict()
+    assert tree["n"] + tree["n_unlabelled"] == 5
+    assert (tree["n_lenses"], tree["auc"]) == (lenses, None)
+    assert tree["not_said"]["auc"] == why
+    assert tree["counts_above"] == {"0.5": 3, "0.9": 1, "0.99": 0}
 
 
 def test_unlabelled_samples_count_in_nothing() -> None:
@@ -118,18 +128,21 @@ def before_fifth(curve: metrics.Curve) -> np.ndarray:
 
 
 def test_the_keys_of_metrics_json_are_in_their_order() -> None:
+    besides = ("purity_at_completeness_0.5", "purity_at_completeness_0.5_at_least")
+    besides += ("inspection", "breakdown", "recovery", "counts_above")
     of_both = list(evaluate_scores(*binormal(30, 30), SURVEY).as_dict())
     assert of_both == [
         *("n", "n_lenses", "n_unlabelled", "auc", "auc_ci95", "auc_bootstrap"),
         *("auc_bootstrap_ci95", "tpr0", "tpr0_ci95", "tpr10", "tpr10_ci95", "tpr_at_fpr_1e-2"),
         *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "average_precision_ci95"),
-        *("partial_auc", "calibration", "survey", "selections", "not_said", "no_interval"),
+        *("partial_auc", "calibration", "survey", "selections", *besides, "not_said"),
+        "no_interval",
     ]
     of_one = list(evaluate_scores(np.ones(3), np.arange(3.0), SURVEY).as_dict())
     assert of_one == [
         *("n", "n_lenses", "n_unlabelled", "auc", "tpr0", "tpr10", "tpr_at_fpr_1e-2"),
         *("tpr_at_fpr_1e-3", "tpr_at_fpr_1e-4", "average_precision", "partial_auc"),
-        *("calibration", "survey", "selections", "not_said", "no_interval"),
+        *("calibration", "survey", "selections", *besides, "not_said", "no_interval"),
     ]
 
 
@@ -165,3 +178,55 @@ def test_one_class_calibrates_nothing_and_a_perfect_ranking_stays_finite() -> No
     assert perfect is not None
     assert perfect.temperature >= calibration.COLDEST
     assert np.isfinite(perfect.by_temperature(np.array([-99.0, 99]))).all()
+
+
+def test_half_of_the_lenses_have_a_purity_whatever_is_asked_for() -> None:
+    labels, scores = binormal(300, 1200)
+    results = evaluate_scores(labels, scores, Survey(1e-3, 10**6, (0.9,)))
+    half = metrics.select(metrics.ScoredSample(labels, scores), 0.5, 1e-3, 10**6)
+    tree = results.as_dict()
+    assert tree["purity_at_completeness_0.5"] == half.purity
+    assert tree["purity_at_completeness_0.5_at_least"] == half.purity_at_least
+    name, told = results.told_besides[0]
+    assert (name, told) == (
+        "purity at 50%",
+        f"{half.purity:.4f}  at least {half.purity_at_least:.4f} with 95% confidence, "
+        "where one lens in 1,000",
+    )
+
+
+def test_what_is_found_in_the_first_hundred_is_in_metrics_json() -> None:
+    tree = json.loads(json.dumps(evaluate_scores(*binormal(300, 1200), SURVEY).as_dict()))
+    assert [row["objects"] for row in tree["inspection"]] == [15, 100, 500, 1000]
+    for row in tree["inspection"]:
+        low, high = row["share_ci95"]
+        assert low < row["share"] == row["lenses"] / 300 < high
+
+    few = evaluate_scores(*binormal(9, 1200), SURVEY)
+    assert all(row.share_ci95 is None for row in few.inspections)
+
+
+def test_unlabelled_samples_are_in_no_part_of_a_breakdown() -> None:
+    labels, scores = binormal(50, 60)
+    codes = np.arange(110) % 2
+    alone = evaluate_scores(labels, scores, SURVEY, columns={"field": Column(codes, ["a", "b"])})
+    more = evaluate_scores(
+        np.append(labels, [-1] * 40),
+        np.append(scores, np.full(40, 99.0)),
+        SURVEY,
+        columns={"field": Column(np.append(codes, np.arange(40) % 2), ["a", "b"])},
+    )
+    assert more.breakdown == alone.breakdown
+    tree = json.loads(json.dumps(more.as_dict()))["breakdown"]["field"]
+    assert [part["value"] for part in tree] == ["a", "b"]
+    assert sum(part["n_lenses"] for part in tree) == 50
+    assert tree[0]["tpr_at_fpr_1e-2"] is None
+
+
+def test_the_rate_of_one_in_ten_thousand_is_shown_where_it_is_known() -> None:
+    few = evaluate_scores(*binormal(50, 99_999), SURVEY).as_dict()
+    assert few["not_said"]["tpr_at_fpr_1e-4"] == "too few non-lenses: 99,999 of the 100,000 needed"
+    enough = evaluate_scores(*binormal(50, 100_000, apart=4), SURVEY)
+    [quantity] = [each for each in enough.shown if each.metric.key == "tpr_at_fpr_1e-4"]
+    low, high = quantity.ci95
+    assert low < quantity.value < high
