@@ -8,10 +8,23 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from lens_hpc.sky.camera import Camera
 from lens_hpc.sky.cosmology import comoving_distance_mpc
 from lens_hpc.sky.deflection import Lens
 from lens_hpc.sky.light import Light
+
+# Share of the companions of a massive elliptical that are red, as it is. Satellites of massive
+# hosts are redder than other galaxies of their mass, the more the closer they are ("GAMA: the red
+# fraction and radial distribution of satellite galaxies", 2011); the share is an estimate.
+RED_SATELLITES = 0.4
+# Scatter of r - i at one colour g - i: an estimate.
+BEND_SCATTER = 0.06
+# Change of g - i per decade of radius and its scatter. Ellipticals have red cores (La Barbera et
+# al. 2010, AJ 140, 1528); the numbers are estimates.
+GRADIENT = -0.06
+GRADIENT_SCATTER = 0.07
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,18 @@ class Scene:
     """What is in one cutout."""
 
     z: float
+    """Redshift of the galaxy in the middle."""
     lights: tuple[Light, ...]
     lens: Lens | None = None
     sources: tuple[Light, ...] = ()
     """What lies behind the lens."""
+
+    def expose(self, camera: Camera) -> torch.Tensor:
+        """Return the noiseless flux in each pixel, (bands, size, size)."""
+        flux = camera.expose(self.lights)
+        if self.lens:
+            flux = flux + camera.expose(self.sources, self.lens)
+        return flux
 
 
 def draw_galaxy(rng: np.random.Generator) -> Galaxy:
@@ -85,6 +106,8 @@ def _draw_elliptical_light(rng: np.random.Generator, z: float, mag_i: float) -> 
         radius=float(np.clip(radius, 0.35, 2.0)),
         mag_i=mag_i,
         color_gi=float(color_gi),
+        bend=draw_bend(rng),
+        gradient=rng.normal(GRADIENT, GRADIENT_SCATTER),
     )
 
 
@@ -106,11 +129,32 @@ def draw_neighbours(rng: np.random.Generator, half_width: float) -> list[Light]:
             radius=rng.uniform(0.2, 0.6),
             mag_i=max(25 - rng.exponential(1.0), 21.0),
             color_gi=rng.normal(0.9, 0.5),
+            bend=draw_bend(rng),
         )
         lights.append(light)
     return lights
 
 
 def draw_blue_color(rng: np.random.Generator) -> float:
-    """Draw the colour g - i of a galaxy that forms stars."""
-    return float(np.clip(rng.normal(0.5, 0.25), 0, 1.2))
+    """Draw the colour g - i of a galaxy that forms stars, at the redshift of a source.
+
+    There the 4000 Angstrom break lies beyond i, so that it is blue; the numbers are estimates.
+    """
+    return float(np.clip(rng.normal(0.55, 0.3), 0, 1.3))
+
+
+def draw_satellite_color(rng: np.random.Generator, host: Light) -> float:
+    """Draw the colour g - i of a galaxy near a massive elliptical, at any redshift below it."""
+    if rng.uniform() < RED_SATELLITES:
+        return host.color_gi - abs(rng.normal(0, 0.3))
+    return draw_late_color(rng)
+
+
+def draw_late_color(rng: np.random.Generator) -> float:
+    """Draw the colour g - i of a galaxy with a disc in the foreground of the sources."""
+    return float(np.clip(rng.normal(1.05, 0.3), 0.3, 1.8))
+
+
+def draw_bend(rng: np.random.Generator) -> float:
+    """Draw how far r lies off the line through g and i."""
+    return rng.normal(0, BEND_SCATTER)

@@ -7,56 +7,119 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_hpc.sky.galaxies import Galaxy, Scene, draw_blue_color, draw_galaxy
+from lens_hpc.sky.galaxies import (
+    Galaxy,
+    Scene,
+    draw_bend,
+    draw_late_color,
+    draw_satellite_color,
+)
+from lens_hpc.sky.lenses import VisibleLens
 from lens_hpc.sky.light import Light
 
+# Companions, shells, rings and partners lie at these Einstein radii of the lens that is not there.
+# All but partners are about as bright as its arcs, rather fainter, as nothing magnifies them: mean
+# and scatter in magnitudes are choices, so that faint arcs can be mistaken and bright ones not.
+RADII = (0.85, 1.35)
+MAGNITUDES_FAINTER = 0.6
+MAGNITUDE_SCATTER = 0.4
 
-def draw_non_lens(rng: np.random.Generator) -> tuple[str, Scene]:
-    """Draw an object that is no lens, and return its class and its scene."""
+
+def draw_non_lens(rng: np.random.Generator, lens: VisibleLens) -> tuple[str, Scene]:
+    """Draw an object that is no lens, and return its class and its scene.
+
+    It is drawn around the galaxy of a visible lens, at its Einstein radius and with nearly as much
+    light as its arcs, but instead of them: so neither brightness nor distance tells it.
+    """
     shares = [impostor.share for impostor in NON_LENSES.values()]
     name = str(rng.choice(list(NON_LENSES), p=shares))
-    galaxy = draw_galaxy(rng)
-    return name, NON_LENSES[name].draw(rng, galaxy)
+    return name, NON_LENSES[name].draw(rng, lens)
 
 
-def _draw_elliptical(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
-    return Scene(galaxy.z, (galaxy.light,))
+def _draw_radius(rng: np.random.Generator, lens: VisibleLens) -> float:
+    """Draw where the arcs could be, arcsec from the galaxy."""
+    return lens.mass.theta_e * rng.uniform(*RADII)
 
 
-def _draw_companions(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
-    """Draw an elliptical with blue companions.
+def _draw_mag_i(rng: np.random.Generator, lens: VisibleLens) -> float:
+    """Draw the magnitude of all that looks like arcs together."""
+    return lens.arcs_mag_i() + rng.normal(MAGNITUDES_FAINTER, MAGNITUDE_SCATTER)
+
+
+def _draw_elliptical(rng: np.random.Generator, lens: VisibleLens) -> Scene:
+    return Scene(lens.galaxy.z, (lens.galaxy.light,))
+
+
+def _draw_companions(rng: np.random.Generator, lens: VisibleLens) -> Scene:
+    """Draw an elliptical with companions.
 
     They are stretched around it, as arcs are, but straight and unrelated.
     """
-    companions = []
-    for _ in range(rng.integers(1, 4)):
-        distance = rng.uniform(1.0, 2.6)
-        angle = rng.uniform(0, 2 * math.pi)
-        companion = Light(
-            x=galaxy.light.x + distance * math.cos(angle),
-            y=galaxy.light.y + distance * math.sin(angle),
-            q=rng.uniform(0.25, 0.6),
-            phi=angle + math.pi / 2 + rng.normal(0, 0.35),
-            n=1.0,
-            radius=rng.uniform(0.25, 0.6),
-            mag_i=rng.normal(22.4, 0.6),
-            color_gi=draw_blue_color(rng),
+    host = lens.galaxy.light
+    mag_i = _draw_mag_i(rng, lens)
+    shares = rng.dirichlet([2.0] * rng.integers(1, 4))
+    companions = [_draw_companion(rng, lens, mag_i, share) for share in shares]
+    return Scene(lens.galaxy.z, (host, *companions))
+
+
+def _draw_companion(
+    rng: np.random.Generator, lens: VisibleLens, mag_i: float, share: float
+) -> Light:
+    host = lens.galaxy.light
+    distance = _draw_radius(rng, lens)
+    angle = rng.uniform(0, 2 * math.pi)
+    return Light(
+        x=host.x + distance * math.cos(angle),
+        y=host.y + distance * math.sin(angle),
+        q=rng.uniform(0.2, 0.5),
+        phi=angle + math.pi / 2 + rng.normal(0, 0.25),
+        n=1.0,
+        radius=rng.uniform(0.25, 0.6),
+        mag_i=_magnitude_of_share(mag_i, share),
+        color_gi=draw_satellite_color(rng, host),
+        bend=draw_bend(rng),
+    )
+
+
+def _draw_shells(rng: np.random.Generator, lens: VisibleLens) -> Scene:
+    """Draw an elliptical with shells: thin, bent debris of smaller galaxies, which look like arcs.
+
+    Their colours are those of satellites, not of sources.
+    """
+    host = lens.galaxy.light
+    mag_i = _draw_mag_i(rng, lens)
+    color_gi = draw_satellite_color(rng, host)
+    bend = draw_bend(rng)
+
+    shells = []
+    for share in rng.dirichlet([2.0] * rng.integers(1, 4)):
+        shell = replace(
+            host,
+            q=rng.uniform(0.75, 1),
+            phi=rng.uniform(0, 2 * math.pi),
+            radius=_draw_radius(rng, lens),
+            ring_width=rng.uniform(0.05, 0.15),
+            opening=rng.uniform(0.15, 0.6),
+            mag_i=_magnitude_of_share(mag_i, share),
+            color_gi=color_gi,
+            bend=bend,
+            gradient=0.0,
         )
-        companions.append(companion)
-    return Scene(galaxy.z, (galaxy.light, *companions))
+        shells.append(shell)
+    return Scene(lens.galaxy.z, (host, *shells))
 
 
-def _draw_spiral(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
+def _draw_spiral(rng: np.random.Generator, lens: VisibleLens) -> Scene:
     q = rng.uniform(0.45, 1)
     radius = rng.uniform(0.9, 1.9)
     arms = rng.uniform(0.5, 0.95)
-    return _draw_disc_galaxy(rng, galaxy, q, radius, arms)
+    return _draw_disc_galaxy(rng, lens.galaxy, q, radius, arms)
 
 
-def _draw_edge_on(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
+def _draw_edge_on(rng: np.random.Generator, lens: VisibleLens) -> Scene:
     q = rng.uniform(0.12, 0.25)
     radius = rng.uniform(1.0, 2.0)
-    return _draw_disc_galaxy(rng, galaxy, q, radius, arms=0)
+    return _draw_disc_galaxy(rng, lens.galaxy, q, radius, arms=0)
 
 
 def _draw_disc_galaxy(
@@ -67,7 +130,7 @@ def _draw_disc_galaxy(
     bulge = replace(
         galaxy.light,
         radius=rng.uniform(0.25, 0.5),
-        mag_i=_magnitude_of_share(galaxy, bulge_share),
+        mag_i=_magnitude_of_share(galaxy.light.mag_i, bulge_share),
         n=3.0,
         color_gi=galaxy.light.color_gi - rng.uniform(0, 0.4),
     )
@@ -77,8 +140,10 @@ def _draw_disc_galaxy(
         radius=radius,
         n=1.0,
         arms=arms,
-        mag_i=_magnitude_of_share(galaxy, 1 - bulge_share),
+        mag_i=_magnitude_of_share(galaxy.light.mag_i, 1 - bulge_share),
         color_gi=rng.normal(1.2, 0.3),
+        bend=draw_bend(rng),
+        gradient=0.0,
     )
 
     # A disc galaxy that is as bright as an elliptical is nearer.
@@ -86,39 +151,44 @@ def _draw_disc_galaxy(
     return Scene(z, (bulge, disc))
 
 
-def _draw_ring(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
-    """Draw a red galaxy with a concentric blue ring.
+def _draw_ring(rng: np.random.Generator, lens: VisibleLens) -> Scene:
+    """Draw a red galaxy with a concentric ring of younger stars.
 
-    The ring is wider and smoother than an Einstein ring, and seen at an angle.
+    The ring is smoother than an Einstein ring, and seen at an angle.
     """
+    host = lens.galaxy.light
     ring = replace(
-        galaxy.light,
-        q=rng.uniform(0.5, 1),
-        radius=rng.uniform(1.1, 2.2),
-        ring_width=rng.uniform(0.2, 0.4),
-        mag_i=rng.normal(21.2, 0.5),
-        color_gi=rng.normal(0.8, 0.3),
+        host,
+        q=rng.uniform(0.4, 0.9),
+        radius=_draw_radius(rng, lens),
+        ring_width=rng.uniform(0.15, 0.35),
+        mag_i=_draw_mag_i(rng, lens),
+        color_gi=draw_late_color(rng),
+        bend=draw_bend(rng),
+        gradient=0.0,
     )
-    return Scene(galaxy.z, (galaxy.light, ring))
+    return Scene(lens.galaxy.z, (host, ring))
 
 
-def _draw_merger(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
+def _draw_merger(rng: np.random.Generator, lens: VisibleLens) -> Scene:
     """Draw two galaxies of similar brightness, and the debris between them."""
-    distance = rng.uniform(0.8, 2.2)
+    host = lens.galaxy.light
+    distance = _draw_radius(rng, lens)
     angle = rng.uniform(0, 2 * math.pi)
     share = rng.uniform(0.5, 0.75)
-    main = replace(galaxy.light, mag_i=_magnitude_of_share(galaxy, share))
+    main = replace(host, mag_i=_magnitude_of_share(host.mag_i, share))
 
     other = replace(
-        galaxy.light,
+        host,
         x=main.x + distance * math.cos(angle),
         y=main.y + distance * math.sin(angle),
         q=rng.uniform(0.4, 0.9),
         phi=rng.uniform(0, math.pi),
         n=rng.uniform(1, 4),
         radius=rng.uniform(0.4, 0.9),
-        mag_i=_magnitude_of_share(galaxy, 1 - share),
-        color_gi=galaxy.light.color_gi - rng.uniform(0, 1),
+        mag_i=_magnitude_of_share(host.mag_i, 1 - share),
+        color_gi=host.color_gi - rng.uniform(0, 1),
+        bend=draw_bend(rng),
     )
 
     # A stretched tail of stars, a little farther out and bent around.
@@ -132,15 +202,17 @@ def _draw_merger(rng: np.random.Generator, galaxy: Galaxy) -> Scene:
         phi=angle + rng.normal(0, 0.6),
         n=1.0,
         radius=rng.uniform(0.6, 1.2),
-        mag_i=galaxy.light.mag_i + rng.uniform(1.5, 2.5),
-        color_gi=rng.normal(1.0, 0.3),
+        mag_i=host.mag_i + rng.uniform(1.5, 2.5),
+        color_gi=draw_late_color(rng),
+        bend=draw_bend(rng),
+        gradient=0.0,
     )
-    return Scene(galaxy.z, (main, other, tail))
+    return Scene(lens.galaxy.z, (main, other, tail))
 
 
-def _magnitude_of_share(galaxy: Galaxy, share: float) -> float:
-    """Return the magnitude in i of a share of a galaxy's light."""
-    return galaxy.light.mag_i - 2.5 * math.log10(share)
+def _magnitude_of_share(magnitude: float, share: float) -> float:
+    """Return the magnitude of a share of the light."""
+    return magnitude - 2.5 * math.log10(share)
 
 
 class Impostor(NamedTuple):
@@ -148,15 +220,16 @@ class Impostor(NamedTuple):
 
     share: float
     """How many of all non-lenses are of this class."""
-    draw: Callable[[np.random.Generator, Galaxy], Scene]
+    draw: Callable[[np.random.Generator, VisibleLens], Scene]
 
 
 NON_LENSES = {
-    "elliptical_companions": Impostor(0.30, _draw_companions),
-    "elliptical": Impostor(0.20, _draw_elliptical),
-    "spiral": Impostor(0.20, _draw_spiral),
-    "ring": Impostor(0.10, _draw_ring),
-    "merger": Impostor(0.10, _draw_merger),
-    "edge_on": Impostor(0.10, _draw_edge_on),
+    "elliptical_companions": Impostor(0.25, _draw_companions),
+    "elliptical_shells": Impostor(0.22, _draw_shells),
+    "elliptical": Impostor(0.12, _draw_elliptical),
+    "spiral": Impostor(0.18, _draw_spiral),
+    "ring": Impostor(0.08, _draw_ring),
+    "merger": Impostor(0.08, _draw_merger),
+    "edge_on": Impostor(0.07, _draw_edge_on),
 }
 """All classes of non-lenses, by the name that they have in the catalogue."""

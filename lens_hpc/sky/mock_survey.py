@@ -1,14 +1,15 @@
-"""A labelled mock survey on disk: cutouts, a catalogue, and the recipe that packs both.
+"""A labelled mock survey on disk: cutouts, a catalogue, the truth, and the recipe that packs.
 
 Every object is a function of the survey's seed and its own number alone. The catalogue holds what a
-survey would measure on the noisy cutout, never the truth of the simulation.
+survey would measure on other images of the object, never the truth of the simulation: that lies in
+a table of its own, which the recipe does not name.
 """
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,18 +23,16 @@ from lens_hpc.holding import held
 from lens_hpc.sky.camera import draw_camera
 from lens_hpc.sky.galaxies import draw_neighbours
 from lens_hpc.sky.impostors import draw_non_lens
-from lens_hpc.sky.lenses import draw_lens
-from lens_hpc.sky.light import ZERO_POINT
+from lens_hpc.sky.lenses import VisibleLens, draw_lens
+from lens_hpc.sky.photometry import Measured, measure
+from lens_hpc.sky.surveys import ZERO_POINT, ImagingSurvey
 from lens_hpc.workers import make_pool
 
 OBJECTS_PER_TASK = 25
-APERTURE_RADIUS_ARCSEC = 2.0
-PHOTO_Z_SCATTER = 0.04
-PHOTO_Z_OUTLIERS = 0.05
-PHOTO_Z_MISSING = 0.03
 
 CUTOUTS = "cutouts"
 CATALOGUE = "catalogue.csv"
+TRUTH = "truth.csv"
 RECIPE = "recipe.yaml"
 
 
@@ -41,6 +40,8 @@ RECIPE = "recipe.yaml"
 class SurveyDesign:
     """What determines every byte of a mock survey."""
 
+    survey: ImagingSurvey
+    """What its images are like."""
     objects: int
     """Number of cutouts."""
     seed: int
@@ -51,7 +52,7 @@ class SurveyDesign:
     pixel_scale: float
     """Arcsec per pixel."""
     bands: tuple[str, ...]
-    """Filters of each cutout, in this order: some of g, r, i, z, y."""
+    """Filters of each cutout, in this order: some of those that the survey has."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class MockSurvey:
 
 
 def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSurvey:
-    """Write OUT/cutouts/*.fits, OUT/catalogue.csv and OUT/recipe.yaml.
+    """Write OUT/cutouts/*.fits, OUT/catalogue.csv, OUT/truth.csv and OUT/recipe.yaml.
 
     The new folder `out` appears when all are complete. The number of worker processes changes
     nothing but the time. Raise UserError if `out` exists, or if the cutouts can show no lens.
@@ -75,6 +76,7 @@ def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSur
         cutouts.mkdir()
         rows = list(_observe_all(design, cutouts, processes))
         _write_catalogue(folder / CATALOGUE, rows)
+        _write_truth(folder / TRUTH, rows)
         (folder / RECIPE).write_text(_recipe_text(design), encoding="utf-8")
 
     lenses = sum(row.is_lens for row in rows)
@@ -84,15 +86,34 @@ def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSur
 # ---- objects ----
 
 
+class _Truth(NamedTuple):
+    """What the simulation knows of a lens."""
+
+    z_lens: float
+    sigma_v: float
+    """Velocity dispersion of the lens, km/s."""
+    z_source: float
+    einstein_radius: float
+    """Arcsec."""
+    magnification: float
+    source_mag_i: float
+    """Magnitude of the source in i, without lensing."""
+    arc_signal_to_noise: float
+    """Of all its images together, in the band of the cutout where it is highest."""
+
+
 class _Row(NamedTuple):
-    """One line of the catalogue."""
+    """One object in the tables."""
 
     id: str
-    is_lens: int
     object_class: str
-    mag_i: float
-    color_gi: float
-    photo_z: float
+    measured: Measured
+    truth: _Truth | None
+    """None where the object is no lens."""
+
+    @property
+    def is_lens(self) -> int:
+        return int(self.truth is not None)
 
 
 def _observe_all(design: SurveyDesign, folder: Path, processes: int) -> Iterator[_Row]:
@@ -139,57 +160,34 @@ def _observe_some(
 def _observe(design: SurveyDesign, folder: Path, number: int, is_lens: bool) -> _Row:
     """Draw one object, write its cutout, and measure its catalogue row."""
     rng = np.random.default_rng([design.seed, number])
-    camera = draw_camera(rng, design.bands, design.size, design.pixel_scale)
+    camera = draw_camera(rng, design.survey, design.bands, design.size, design.pixel_scale)
+    lens = draw_lens(rng, camera, design.survey)
     if is_lens:
-        object_class = "lens"
-        scene = draw_lens(rng, camera)
+        object_class, scene = "lens", lens.scene()
     else:
-        object_class, scene = draw_non_lens(rng)
+        object_class, scene = draw_non_lens(rng, lens)
 
     half_width = design.size * design.pixel_scale / 2
     neighbours = draw_neighbours(rng, half_width)
-    flux = camera.expose([*scene.lights, *neighbours])
-    if scene.lens:
-        flux = flux + camera.expose(scene.sources, scene.lens)
-    cutout = camera.record(rng, flux)
+    scene = replace(scene, lights=(*scene.lights, *neighbours))
+    cutout = camera.record(rng, scene.expose(camera))
 
     identifier = f"MOCK{number:08d}"
     _write_cutout(folder / f"{identifier}.fits", cutout, design)
-    mag_i, color_gi = _measure_magnitudes(cutout, design)
-    photo_z = _measure_photo_z(rng, scene.z)
-    return _Row(identifier, int(is_lens), object_class, mag_i, color_gi, photo_z)
+    truth = _truth(lens) if is_lens else None
+    return _Row(identifier, object_class, measure(rng, scene), truth)
 
 
-# ---- what a survey would measure ----
-
-
-def _measure_magnitudes(cutout: np.ndarray, design: SurveyDesign) -> tuple[float, float]:
-    """Return the aperture magnitude in i and the colour g - i, NaN where the flux is not positive.
-
-    Without i the last band stands in for it, and without g the first: bands run from blue to red.
-    `cutout` is (bands, height, width) without a sky level, its unit magnitude ZERO_POINT.
-    """
-    axis = (np.arange(design.size) - (design.size - 1) / 2) * design.pixel_scale
-    radius = np.hypot(axis[:, None], axis[None, :])
-    is_in_aperture = radius < APERTURE_RADIUS_ARCSEC
-    fluxes = cutout[:, is_in_aperture].sum(axis=1)
-
-    magnitudes = {}
-    for band, flux in zip(design.bands, fluxes, strict=True):
-        magnitudes[band] = ZERO_POINT - 2.5 * math.log10(flux) if flux > 0 else math.nan
-
-    mag_red = magnitudes.get("i", magnitudes[design.bands[-1]])
-    mag_blue = magnitudes.get("g", magnitudes[design.bands[0]])
-    return mag_red, mag_blue - mag_red
-
-
-def _measure_photo_z(rng: np.random.Generator, z: float) -> float:
-    """Return a photometric redshift: scattered, sometimes far off, sometimes missing."""
-    scatter = rng.normal(0, PHOTO_Z_SCATTER * (1 + z))
-    is_outlier = rng.uniform() < PHOTO_Z_OUTLIERS
-    measured = rng.uniform(0.05, 1.2) if is_outlier else max(z + scatter, 0.01)
-    is_missing = rng.uniform() < PHOTO_Z_MISSING
-    return math.nan if is_missing else measured
+def _truth(lens: VisibleLens) -> _Truth:
+    return _Truth(
+        z_lens=lens.galaxy.z,
+        sigma_v=lens.galaxy.sigma_v,
+        z_source=lens.z_source,
+        einstein_radius=lens.mass.theta_e,
+        magnification=lens.magnification,
+        source_mag_i=lens.source_mag_i(),
+        arc_signal_to_noise=lens.signal_to_noise,
+    )
 
 
 # ---- files ----
@@ -205,14 +203,27 @@ def _write_cutout(path: Path, cutout: np.ndarray, design: SurveyDesign) -> None:
 
 
 def _write_catalogue(path: Path, rows: list[_Row]) -> None:
-    """Write the catalogue, with an empty cell for a value that could not be measured."""
+    """Write what a survey would know, and the label."""
+    lines = [[row.id, row.is_lens, row.object_class, *_cells(row.measured)] for row in rows]
+    _write_table(path, ["id", "is_lens", "class", *Measured._fields], lines)
+
+
+def _write_truth(path: Path, rows: list[_Row]) -> None:
+    """Write what the simulation knows of each lens."""
+    lines = [[row.id, *_cells(row.truth)] for row in rows if row.truth]
+    _write_table(path, ["id", *_Truth._fields], lines)
+
+
+def _cells(values: Iterable[float]) -> list[str]:
+    """Return the text of each value, empty for one that could not be measured."""
+    return ["" if math.isnan(value) else f"{value:.4f}" for value in values]
+
+
+def _write_table(path: Path, names: list[str], lines: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "is_lens", "class", "mag_i", "color_gi", "photo_z"])
-        for row in rows:
-            measured = [row.mag_i, row.color_gi, row.photo_z]
-            cells = ["" if math.isnan(value) else f"{value:.4f}" for value in measured]
-            writer.writerow([row.id, row.is_lens, row.object_class, *cells])
+        writer.writerow(names)
+        writer.writerows(lines)
 
 
 def _recipe_text(design: SurveyDesign) -> str:
@@ -223,12 +234,15 @@ def _recipe_text(design: SurveyDesign) -> str:
         "columns": {
             "id": "id",
             "label": "is_lens",
-            "features": ["mag_i", "color_gi", "photo_z"],
+            "features": list(Measured._fields),
+            "keep": ["class"],
         },
         "images": f"{CUTOUTS}/{{id}}.fits",
         "bands": list(design.bands),
         "pixel_scale": design.pixel_scale,
         "units": f"flux, AB magnitude {ZERO_POINT} is 1",
+        "zero_point": ZERO_POINT,
+        "gain": design.survey.gain,
         "seed": design.seed,
     }
     return "# Made by lens-hpc simulate.\n" + yaml.safe_dump(recipe, sort_keys=False)
