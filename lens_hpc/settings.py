@@ -372,6 +372,9 @@ def _merge(tree: dict[str, Any], kind: type[Settings], values: Mapping[str, Any]
         branch = tree.get(name)
         if group and isinstance(value, Mapping) and isinstance(branch, dict):
             _merge(branch, group, value)
+        elif dot and isinstance(branch, dict):
+            # Another key of a mapping: those that it has already stay.
+            tree[name] = branch | value
         else:
             tree[name] = value
 

@@ -37,3 +37,12 @@ def test_what_is_no_arm_is_told(said: str, told: str) -> None:
     assert str(raised.value).startswith(
         f"1 problem in the settings from the command line:\n  {told}"
     )
+
+
+def test_arms_are_named_one_by_one_from_python() -> None:
+    values = {"runs": ["r"], "compare.image": ["a", "b"], "compare.features": ["c"]}
+    found = settings.load(Settings, None, values=values).compare
+    assert {name: [str(run) for run in runs] for name, runs in found.items()} == {
+        "image": ["a", "b"],
+        "features": ["c"],
+    }
