@@ -143,9 +143,16 @@ class Tile:
         """
         places = self._find_places(positions)
         for rows in self._rows_of_strips(places):
-            strips = self._read_strips(places, rows)
-            for start in range(0, len(rows), batch_size):
-                yield self._cut_batch(rows[start : start + batch_size], places, strips)
+            # In a call of its own, so that its strips are forgotten before others are read.
+            yield from self._cut_rows(rows, places, batch_size)
+
+    def _cut_rows(
+        self, rows: np.ndarray, places: list[_Places], batch_size: int
+    ) -> Iterator[CutoutBatch]:
+        """Yield the cutouts of rows whose pixels are in memory at the same time."""
+        strips = self._read_strips(places, rows)
+        for start in range(0, len(rows), batch_size):
+            yield self._cut_batch(rows[start : start + batch_size], places, strips)
 
     # ---- where ----
 

@@ -17,7 +17,12 @@ from lens_hpc.packing.mosaic_settings import TILE
 from lens_hpc.packing.parts import band_parts
 from lens_hpc.packing.recipe import Recipe
 from lens_hpc.packing.sky_grids import SkyGrid
-from lens_hpc.packing.templates import expand_template, files_below, match_files
+from lens_hpc.packing.templates import (
+    check_template,
+    expand_template,
+    files_below,
+    match_files,
+)
 
 NO_TILE = -1
 
@@ -40,6 +45,10 @@ def _files_of_band(recipe: Recipe, source: Path, band: str, paths: list[str]) ->
     """Return the file of each tile that a band has."""
     assert recipe.mosaics is not None
     pattern = recipe.mosaics.path_of(band)
+    try:
+        check_template(pattern, is_pattern=True)
+    except UserError as error:
+        raise UserError(f"mosaics.path: {error}") from error
     fields = match_files(pattern, source, band, paths, "mosaics.path")
     found = expand_template(pattern, from_frame(fields), band, is_pattern=True)
 

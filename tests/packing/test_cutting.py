@@ -12,6 +12,7 @@ from astropy.wcs import WCS
 
 from lens_hpc.packing.cutting import CutoutBatch, open_tile
 from lens_hpc.packing.image_formats import BadCutoutError
+from lens_hpc.packing.mosaic_files import MosaicPlane
 from tests.packing.mosaic_surveys import (
     ENDINGS,
     SCALE_ARCSEC,
@@ -168,6 +169,27 @@ def test_strips_give_the_pixels_of_the_whole(
     np.testing.assert_array_equal(
         cut([path], positions, **few), cut([path], positions, bands=["g"])
     )
+
+
+@pytest.mark.parametrize("rows_in_memory", [20, 100, 250])
+def test_no_more_of_a_compressed_mosaic_is_held_than_allowed(
+    tmp_path: Path, rows_in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = make_header(SHAPE)
+    path = write_mosaic(tmp_path / "g.fits", noise(SHAPE), header, "rice")
+    held: list[int] = []
+    original = MosaicPlane.decompress
+
+    def noting(self: MosaicPlane, start: int, is_needed: np.ndarray) -> np.ndarray:
+        strip = original(self, start, is_needed)
+        held.append(len(strip))
+        return strip
+
+    monkeypatch.setattr(MosaicPlane, "decompress", noting)
+    memory_bytes = rows_in_memory * SHAPE[1] * 4
+    cut([path], positions_in(header, SHAPE, 100), bands=["g"], memory_bytes=memory_bytes)
+    assert max(held) <= rows_in_memory
+    assert sum(held) >= SHAPE[0] - 1
 
 
 def test_of_a_compressed_mosaic_only_the_rows_that_are_needed_are_decompressed(
