@@ -51,6 +51,13 @@ def test_no_file_that_fits_is_told_with_the_setting(tmp_path: Path) -> None:
         find_tiles(make_recipe(), tmp_path)
 
 
+@pytest.mark.parametrize("path", ["{tile}/{band", "{tile}}.fits", "{tile:(}.fits", "{tile!r}.fits"])
+def test_a_path_that_is_no_pattern_is_told(tmp_path: Path, path: str) -> None:
+    write_files(tmp_path, ["a.fits"])
+    with pytest.raises(UserError, match=r"mosaics\.path"):
+        find_tiles(make_recipe(mosaics={"path": path + "{tile}"}), tmp_path)
+
+
 # ---- which tile holds a position ----
 
 
