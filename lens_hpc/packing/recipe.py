@@ -241,7 +241,6 @@ class Recipe(Settings):
         if sum(way is not None for way in ways) != 1:
             raise ValueError("give one of images, stack and mosaics")
         self._check_stack()
-        self._check_mosaics()
         if self.size is not None and math.prod(self.size) * len(self.bands) > MOST_PIXELS:
             height, width = self.size
             raise ValueError(
@@ -260,6 +259,7 @@ class Recipe(Settings):
         self._check_parts()
         self._check_bands("zero_point", self.zero_point)
         self._check_bands("gain", self.gain)
+        self._check_mosaics()
         if self.columns.split is None:
             self._check_splits()
         return self

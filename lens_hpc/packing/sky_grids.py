@@ -23,6 +23,7 @@ MOST_DISAGREEMENT = 1.0
 """Pixels of the finest band by which bands may disagree about where a position lies."""
 WCS_TOLERANCE_PIXELS = 1e-6
 """Of the inverse of SIP distortions, which astropy finds step by step."""
+MOST_STEPS = 50
 ARCSEC_PER_RADIAN = 206264.80624709636
 SAMPLES_PER_AXIS = 5
 FARTHER = 1.1
@@ -46,12 +47,17 @@ class SkyGrid:
         self.shape = plane.shape
         with reported_damage(plane.mosaic.path):
             self.wcs = WCS(plane.header, fobj=plane.mosaic.hdus, naxis=2)
-        if not self.wcs.has_celestial:
+            is_of_a_sky = self.wcs.has_celestial
+        if not is_of_a_sky:
             raise BadCutoutError(
                 f"{self.name}: has no world coordinates (WCS) of the sky: CTYPE is "
                 f"{list(self.wcs.wcs.ctype)}; name the HDU that has them (hdu), or add them"
             )
         self.frame = self._sky_frame()
+
+        # Coordinates that cannot be computed are found here, and not when cutouts are made.
+        with reported_damage(plane.mosaic.path):
+            self.outline = self._find_outline()
 
     def _sky_frame(self) -> object:
         """Return the system of the coordinates; BadCutoutError for that of another sky."""
@@ -78,14 +84,14 @@ class SkyGrid:
 
         world = positions[is_near]
         if not isinstance(self.frame, ICRS):
-            there = SkyCoord(*world.T, unit="deg", frame="icrs").transform_to(self.frame)
-            world = np.stack([there.spherical.lon.deg, there.spherical.lat.deg], axis=1)
+            of_icrs = SkyCoord(*world.T, unit="deg", frame="icrs")
+            there = of_icrs.transform_to(self.frame).spherical
+            world = np.stack([there.lon.deg, there.lat.deg], axis=1)
         pixels[is_near] = self._pixels_of_world(world)
         return pixels
 
-    @cached_property
-    def outline(self) -> Outline:
-        """A circle around all that the image shows."""
+    def _find_outline(self) -> Outline:
+        """Return a circle around all that the image shows."""
         vectors = unit_vectors(self.positions_of(_sample_points(self.shape)))
         centre = vectors[len(vectors) // 2]
         distances = np.linalg.norm(vectors - centre, axis=1)
@@ -99,16 +105,16 @@ class SkyGrid:
     @cached_property
     def pixel_scale(self) -> float:
         """Width of a pixel in the middle. *Unit: arcsec*"""
-        middle = _sample_points(self.shape)[SAMPLES_PER_AXIS**2 // 2]
+        middle = _middle(self.shape)
         points = middle + np.array([[0, 0], [1, 0], [0, 1]])
         origin, right, up = unit_vectors(self.positions_of(points))
-        area = float(np.linalg.norm(np.cross(right - origin, up - origin)))
-        return area**0.5 * ARCSEC_PER_RADIAN
+        area = np.linalg.norm(np.cross(right - origin, up - origin))
+        return float(area) ** 0.5 * ARCSEC_PER_RADIAN
 
     def describe_place(self) -> str:
         """Say where the image lies, for a message."""
-        middle = _sample_points(self.shape)[[SAMPLES_PER_AXIS**2 // 2]]
-        right_ascension, declination = self.positions_of(middle)[0]
+        middle = _middle(self.shape)
+        right_ascension, declination = self.positions_of(middle[None])[0]
         return f"the middle of {self.name} is at {right_ascension:.4f} {declination:+.4f} degrees"
 
     def margins_of(self, positions: np.ndarray) -> np.ndarray:
@@ -123,32 +129,30 @@ class SkyGrid:
 
     def _is_near(self, positions: np.ndarray) -> np.ndarray:
         """Say which positions are not far off: there the inverse of distortions may not exist."""
-        outline = self.outline
-        with np.errstate(invalid="ignore"):
-            distances = np.linalg.norm(unit_vectors(positions) - outline.centre, axis=1)
-            return np.asarray(distances < outline.radius)
+        vectors = unit_vectors(positions)
+        distances = np.linalg.norm(vectors - self.outline.centre, axis=1)
+        return np.asarray(distances < self.outline.radius)
 
     def _pixels_of_world(self, world: np.ndarray) -> np.ndarray:
         axes = [self.wcs.wcs.lng, self.wcs.wcs.lat]
         in_order = np.empty_like(world)
         in_order[:, axes] = world
+
+        # Each position is found on its own, whatever else is asked for in the same call.
+        options = {"tolerance": WCS_TOLERANCE_PIXELS, "adaptive": True, "maxiter": MOST_STEPS}
         try:
-            # Each position is found on its own, whatever else is asked for in the same call.
-            return np.asarray(
-                self.wcs.all_world2pix(
-                    in_order, 0, tolerance=WCS_TOLERANCE_PIXELS, adaptive=True, maxiter=50
-                )
-            )
+            found = self.wcs.all_world2pix(in_order, 0, **options)
         except NoConvergence as error:
             found = np.array(error.best_solution)
-            failed = [each for each in (error.divergent, error.slow_conv) if each is not None]
-            for rows in failed:
-                found[rows] = np.nan
-            return found
+            for rows in (error.divergent, error.slow_conv):
+                if rows is not None:
+                    found[rows] = np.nan
+        return np.asarray(found)
 
     def positions_of(self, pixels: np.ndarray) -> np.ndarray:
         """Return right ascension and declination of points (N, 2), x and y, of the image."""
-        world = self.wcs.all_pix2world(pixels, 0)[:, [self.wcs.wcs.lng, self.wcs.wcs.lat]]
+        axes = [self.wcs.wcs.lng, self.wcs.wcs.lat]
+        world = self.wcs.all_pix2world(pixels, 0)[:, axes]
         if isinstance(self.frame, ICRS):
             return np.asarray(world)
         there = SkyCoord(*world.T, unit="deg", frame=self.frame).icrs
@@ -163,12 +167,19 @@ def _sample_points(shape: tuple[int, int]) -> np.ndarray:
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
+def _middle(shape: tuple[int, int]) -> np.ndarray:
+    """Return the middle of an image, x and y: (2,)."""
+    height, width = shape
+    return np.array([(width - 1) / 2, (height - 1) / 2])
+
+
 # ---- the bands of a tile ----
 
 
 def check_pixel_scale(grid: SkyGrid, expected: float) -> None:
     """Raise BadCutoutError for pixels that are not as wide as the recipe says, in arcsec."""
-    if abs(grid.pixel_scale / expected - 1) > MOST_SCALE_ERROR:
+    error = abs(grid.pixel_scale / expected - 1)
+    if error > MOST_SCALE_ERROR:
         raise BadCutoutError(
             f"{grid.name}: its pixels are {grid.pixel_scale:.4g} arcsec wide by its world "
             f"coordinates, and pixel_scale says {expected:g}; mend pixel_scale"

@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 from lens_hpc.packing.cutting import CutoutBatch, open_tile
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.mosaic_files import MosaicPlane
+from lens_hpc.workers import make_pool
 from tests.packing.mosaic_surveys import (
     ENDINGS,
     SCALE_ARCSEC,
@@ -211,6 +212,21 @@ def test_of_a_compressed_mosaic_only_the_rows_that_are_needed_are_decompressed(
     monkeypatch.setattr(section, "__getitem__", noting)
     cut([path], positions, bands=["g"])
     assert read == [(22, 43), (192, 208)]
+
+
+def _cut_in_worker(folder: Path) -> np.ndarray:
+    header = make_header(SHAPE, projection="SIP")
+    return cut(sorted(folder.glob("*.fz")), positions_in(header, SHAPE, 40))
+
+
+def test_worker_processes_cut_the_same_pixels(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        write_tile(folder, make_header(SHAPE, projection="SIP"), "rice")
+    expected = _cut_in_worker(folders[0])
+    with make_pool(2, "fork") as pool:
+        for found in pool.map(_cut_in_worker, folders):
+            np.testing.assert_array_equal(found, expected)
 
 
 # ---- pixels without measurement, units and zero points ----

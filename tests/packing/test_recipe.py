@@ -170,6 +170,7 @@ def test_mosaics_are_described_in_a_recipe(recipe: Path) -> None:
         ("mosaics.edge=fill", "mosaics.edge"),
         ("mosaics.radius=3", "mosaics.radius"),
         ("mosaics.zero_point=25", "mosaics.zero_point needs zero_point"),
+        ("zero_point={r: 30}", "zero_point must name the bands g, r: got r"),
         ("key=data", "key is not for mosaics"),
         ("format=npy", "format is not for mosaics"),
         ("planes=[0]", "planes is not for mosaics"),
@@ -182,4 +183,6 @@ def test_a_recipe_of_mosaics_that_cannot_work_is_refused(
     recipe: Path, override: str, reason: str
 ) -> None:
     recipe.write_text(MOSAICS)
+    if override.startswith("zero_point"):
+        recipe.write_text(MOSAICS.replace("mosaics: {", "mosaics: {zero_point: 25, "))
     assert reason in refusal(recipe, override)
