@@ -42,6 +42,8 @@ DAMAGES = (
 """What libraries raise for a file that is damaged, or no FITS file."""
 
 FITS_BLOCK = 2880
+MOST_SIDE = 1 << 20
+"""Pixels. A header that says more is damaged: whole surveys come in smaller pieces."""
 PIECE_BYTES = 16 << 20
 """Decompressed at once, beside the strip that it goes to."""
 
@@ -65,6 +67,11 @@ class MosaicFile:
             raise BadCutoutError(
                 f"{self.path}: HDU {number} has the shape {shape}, and a mosaic has two axes; name "
                 "the file (mosaics.path) or HDU (hdu) of each band"
+            )
+        if not all(0 < side <= MOST_SIDE for side in shape):
+            raise BadCutoutError(
+                f"{self.path}: HDU {number} has the shape {shape}, and no side of a mosaic is 0 or "
+                f"longer than {MOST_SIDE:,} pixels; mend or remove it"
             )
         return MosaicPlane(self, number)
 

@@ -7,7 +7,7 @@ from astropy.io import fits
 
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.mosaic_files import open_mosaic
-from tests.packing.mosaic_surveys import make_header, noise, write_mosaic
+from tests.packing.mosaic_surveys import Storage, make_header, noise, write_mosaic
 
 SHAPE = (50, 70)
 
@@ -52,6 +52,21 @@ def test_axes_of_length_one_are_left_out(tmp_path: Path) -> None:
         is_needed[3:10] = False
         found = plane.decompress(0, is_needed)
         np.testing.assert_array_equal(found[is_needed], pixels[0][is_needed])
+
+
+@pytest.mark.parametrize(("side", "storage"), [(0, "rice"), (10**12, "rice"), (10**12, "plain")])
+def test_a_side_that_no_mosaic_has_is_told(tmp_path: Path, side: int, storage: Storage) -> None:
+    path = write_mosaic(tmp_path / "g.fits", noise(SHAPE), make_header(SHAPE), storage)
+    word = b"NAXIS2  =" if storage == "plain" else b"ZNAXIS2 ="
+    content = path.read_bytes()
+    place = content.index(word)
+    card = word + f"{side:>21}".encode() + b" " * 50
+    path.write_bytes(content[:place] + card + content[place + 80 :])
+    with (
+        pytest.raises(BadCutoutError, match=r"g\.fits: .*(longer than 1,048,576|Invalid argument)"),
+        open_mosaic(path) as mosaic,
+    ):
+        mosaic.plane(0 if storage == "plain" else 1)
 
 
 @pytest.mark.parametrize("word", ["BSCALE", "BZERO", "BLANK"])
