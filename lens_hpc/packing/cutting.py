@@ -6,7 +6,6 @@ from the rows that its cutouts need. No image is read twice, and none is held wh
 memory than allowed.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,17 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lens_hpc.packing.bad_pixels import is_word, mask_pixels
-from lens_hpc.packing.fits_images import Hdu
 from lens_hpc.packing.gathering import Strip, Windows, gather, window_starts
 from lens_hpc.packing.image_formats import BadCutoutError
+from lens_hpc.packing.mosaic_bands import Band, finest_of, open_bands
 from lens_hpc.packing.mosaic_files import MosaicFile, MosaicPlane, open_mosaic
-from lens_hpc.packing.parts import band_parts
 from lens_hpc.packing.recipe import Recipe
-from lens_hpc.packing.resampling import is_surface_brightness
-from lens_hpc.packing.sky_grids import SkyGrid, check_bands_agree, check_pixel_scale
 from lens_hpc.packing.wide_pixels import WideWindows, find_wide_windows, resample_cutouts
 
-MAGNITUDES_PER_DEX = 2.5
 SPARSE = 1 / 8
 """Share of a mapped image's pages below which each is read without those around it."""
 MOST_IN_PARTS = 0.5
@@ -48,21 +43,6 @@ class CutoutBatch(NamedTuple):
         if self.is_outside is None:
             return np.zeros(len(self.rows))
         return np.asarray(self.is_outside.mean(axis=(1, 2, 3)))
-
-
-class Band(NamedTuple):
-    """One band of an open tile."""
-
-    plane: MosaicPlane
-    mask: MosaicPlane | None
-    """The image that says which pixels are bad, of the same shape."""
-    grid: SkyGrid
-    ratio: float
-    """How many times wider its pixels are than those of the finest band."""
-    factor: float
-    """What brings its values to the recipe's zero point."""
-    keeps_brightness: bool
-    """Whether it holds a surface brightness, and no flux a pixel."""
 
 
 class _Places(NamedTuple):
@@ -128,11 +108,8 @@ class Tile:
         self.recipe = recipe
         self.size = recipe.size
         self.memory_bytes = memory_bytes
-        self.bands = _open_bands(recipe, files)
-        self.finest = next(band for band in self.bands if band.ratio == 1)
-        for band in self.bands:
-            if band is not self.finest:
-                check_bands_agree(self.finest.grid, band.grid, band.ratio)
+        self.bands = open_bands(recipe, files)
+        self.finest = finest_of(self.bands)
 
     def cut(self, positions: np.ndarray, batch_size: int) -> Iterator[CutoutBatch]:
         """Yield the cutouts of positions (N, 2), right ascension and declination, in batches.
@@ -292,69 +269,3 @@ def _join_bands(outside: list[np.ndarray | None], shape: tuple[int, ...]) -> np.
         if is_outside is not None:
             joined[:, number] = is_outside
     return joined
-
-
-# ---- opening ----
-
-
-def _open_bands(recipe: Recipe, files: Sequence[MosaicFile]) -> list[Band]:
-    masks: list[Hdu | None] = [None] * len(files)
-    if recipe.masks is not None:
-        masks = list(band_parts(recipe.masks.hdu, recipe.bands))
-    hdus = band_parts(recipe.hdu, recipe.bands)
-    return [
-        _open_band(recipe, band, file, hdu, mask)
-        for band, file, hdu, mask in zip(recipe.bands, files, hdus, masks, strict=True)
-    ]
-
-
-def _open_band(recipe: Recipe, name: str, file: MosaicFile, hdu: Hdu, mask_hdu: Hdu) -> Band:
-    plane = file.plane(hdu)
-    plane.check_length()
-    mask = None if recipe.masks is None else _open_mask(file, mask_hdu, plane)
-    grid = SkyGrid(plane)
-    scale = recipe.pixel_scale_of(name)
-    check_pixel_scale(grid, scale)
-    return Band(
-        plane=plane,
-        mask=mask,
-        grid=grid,
-        ratio=scale / recipe.finest_pixel_scale,
-        factor=_factor(recipe, name, plane),
-        keeps_brightness=_keeps_brightness(recipe, plane),
-    )
-
-
-def _open_mask(file: MosaicFile, hdu: Hdu, plane: MosaicPlane) -> MosaicPlane:
-    """Return the image that says which pixels of another are bad."""
-    mask = file.plane(hdu)
-    mask.check_length()
-    if mask.shape != plane.shape:
-        raise BadCutoutError(
-            f"{mask.name}: the mask has {mask.shape} pixels, and {plane.name} {plane.shape}; "
-            "masks.hdu names the mask of the same image"
-        )
-    return mask
-
-
-def _factor(recipe: Recipe, band: str, plane: MosaicPlane) -> float:
-    """Return by what the values of a band are multiplied, to be in the recipe's unit."""
-    assert recipe.mosaics is not None
-    own = recipe.mosaics.zero_point_of(band)
-    wanted = recipe.zero_point_of(band)
-    if own is None or wanted is None:
-        return 1.0
-
-    magnitude = plane.value(own) if isinstance(own, str) else own
-    if not isinstance(magnitude, int | float) or not math.isfinite(magnitude):
-        raise BadCutoutError(
-            f"{plane.name}: its header has no number {own} (it is {magnitude!r}), which "
-            "mosaics.zero_point names; name another word, or give the magnitude itself"
-        )
-    return float(10 ** ((wanted - magnitude) / MAGNITUDES_PER_DEX))
-
-
-def _keeps_brightness(recipe: Recipe, plane: MosaicPlane) -> bool:
-    if recipe.resampling is not None:
-        return recipe.resampling == "surface_brightness"
-    return is_surface_brightness(recipe.units) or is_surface_brightness(plane.unit)

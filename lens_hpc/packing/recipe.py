@@ -179,9 +179,12 @@ class Recipe(Settings):
     stack_labels_key: str | None = None
     """Name of the array in the file of stack_labels."""
     mosaics: Mosaics | None = None
-    """Large images from which the cutouts are made, instead of `images`:
-    {path: "{tile}/{band}.fits", ra: ra, dec: dec}. `size` says how large a cutout is, `hdu` and
-    `masks.hdu` where in a file the pixels and masks lie."""
+    """Large images from which the cutouts are made, instead of `images`. path is that of a mosaic,
+    with {tile} and {band} in it; ra and dec are columns, in degrees (ICRS); tile is the column that
+    names a row's tile, without which tiles are found by where they lie; zero_point is a magnitude
+    or a word of the headers, and brings pixels to the recipe's own; edge (pad | skip) says what
+    becomes of a cutout beyond an edge: {path: "{tile}/{band}.fits", ra: RA, dec: DEC}. `size` is
+    that of a cutout; `hdu` and `masks.hdu` say where pixels and masks lie."""
     bands: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_BANDS)]
     """Names of the bands, in the order of the image planes."""
     hdu: PartSetting = None

@@ -286,6 +286,21 @@ def test_masks_of_another_hdu_count(
     assert batch.is_outside is None
 
 
+def test_one_image_for_two_bands_is_refused(tmp_path: Path) -> None:
+    path = write_mosaic(tmp_path / "a.fits", noise(SHAPE), make_header(SHAPE))
+    with pytest.raises(BadCutoutError, match=r"same image for the bands g and r; give each"):
+        cut([path, path], np.zeros((1, 2)))
+
+
+def test_bands_may_lie_in_one_file(tmp_path: Path) -> None:
+    header = make_header(SHAPE)
+    more = [fits.ImageHDU(noise(SHAPE, 7), header, name="r_SCI")]
+    path = write_mosaic(tmp_path / "a.fits", noise(SHAPE), header, "rice", more)
+    found = cut([path, path], positions_in(header, SHAPE, 5, beyond=-20), hdu={"g": 1, "r": 2})
+    assert found.shape == (5, 2, 16, 16)
+    assert (found[:, 0] != found[:, 1]).any()
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
     more = [fits.ImageHDU(np.zeros((3, 3), np.int16), name="FLAGS")]
     path = write_mosaic(tmp_path / "g.fits", noise(SHAPE), make_header(SHAPE), more=more)
