@@ -24,6 +24,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.io.fits.hdu.compressed._compression import CfitsioException
 
+from lens_hpc.errors import UserError
 from lens_hpc.packing.fits_images import (
     CHUNK_BYTES,
     GZIP_MAGIC,
@@ -34,6 +35,7 @@ from lens_hpc.packing.fits_images import (
 )
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.stack_files import ScaledRows, image_hdu
+from lens_hpc.refusals import FULL
 
 DAMAGES = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError),
@@ -122,13 +124,22 @@ def _open_unzipped(path: Path) -> IO[bytes]:
 def _unzip(path: Path) -> IO[bytes]:
     """Return a file without a name that holds what a zipped one unzips to."""
     size = path.stat().st_size
-    with tempfile.NamedTemporaryFile() as unzipped:
-        with gzip.open(path) as zipped:
-            while chunk := zipped.read(CHUNK_BYTES):
-                unzipped.write(chunk)
-                check_unpacked(unzipped.tell(), size, MOST_UNZIPPED)
-        unzipped.flush()
-        return Path(unzipped.name).open("rb")
+    try:
+        with tempfile.NamedTemporaryFile() as unzipped:
+            with gzip.open(path) as zipped:
+                while chunk := zipped.read(CHUNK_BYTES):
+                    unzipped.write(chunk)
+                    check_unpacked(unzipped.tell(), size, MOST_UNZIPPED)
+            unzipped.flush()
+            return Path(unzipped.name).open("rb")
+    except OSError as error:
+        # The file is sound; it is our own disk that is full.
+        if error.errno in FULL:
+            raise UserError(
+                f"{tempfile.gettempdir()}: has no room to unzip {path}; make room there, set "
+                "TMPDIR to another folder, or unzip the mosaics before"
+            ) from error
+        raise
 
 
 class MosaicPlane:

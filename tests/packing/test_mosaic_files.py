@@ -1,10 +1,13 @@
+import errno
 import gzip
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
+from lens_hpc.errors import UserError
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.mosaic_files import open_mosaic
 from tests.packing.mosaic_surveys import Storage, make_header, noise, write_mosaic
@@ -34,6 +37,19 @@ def test_a_gzipped_mosaic_that_is_cut_off_is_told(tmp_path: Path) -> None:
     path = write_mosaic(tmp_path / "g.fits.gz", noise(SHAPE), make_header(SHAPE), "gzip")
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(BadCutoutError, match=r"g\.fits\.gz: cannot be read as a mosaic: EOF"):
+        open_mosaic(path).__enter__()
+
+
+def test_a_full_disk_is_no_fault_of_the_mosaic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mosaic(tmp_path / "g.fits.gz", noise(SHAPE), make_header(SHAPE), "gzip")
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(UserError, match=r"has no room to unzip .*g\.fits\.gz; make room there"):
         open_mosaic(path).__enter__()
 
 
@@ -69,6 +85,7 @@ def test_a_side_that_no_mosaic_has_is_told(tmp_path: Path, side: int, storage: S
         mosaic.plane(0 if storage == "plain" else 1)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")
 @pytest.mark.parametrize("word", ["BSCALE", "BZERO", "BLANK"])
 def test_a_header_with_text_for_a_number_is_told(tmp_path: Path, word: str) -> None:
     header = make_header(SHAPE)
