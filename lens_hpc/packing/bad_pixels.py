@@ -103,10 +103,16 @@ def find_bad_pixels(image: np.ndarray, mask: float | None) -> np.ndarray | None:
         is_unreal = ~np.isfinite(values)
         is_bad = is_unreal if is_bad is None else is_bad | is_unreal
     if mask is not None:
-        # In the image's own precision, which may be less than the mask's.
-        word = np.asarray(mask, values.dtype) if values.dtype.kind == "f" else mask
-        is_bad = values == word if is_bad is None else is_bad | (values == word)
+        is_masked = is_word(values, mask)
+        is_bad = is_masked if is_bad is None else is_bad | is_masked
     return is_bad if is_bad is not None and is_bad.any() else None
+
+
+def is_word(values: np.ndarray, word: float) -> np.ndarray:
+    """Say which values are the one that stands for no measurement, in their own precision."""
+    return np.asarray(
+        values == (np.asarray(word, values.dtype) if values.dtype.kind == "f" else word)
+    )
 
 
 def mask_pixels(image: np.ndarray, mask: np.ndarray, condition: str) -> np.ndarray:

@@ -21,10 +21,17 @@ from lens_hpc.packing.catalogue_files import (
     expand_paths,
     image_patterns,
 )
-from lens_hpc.packing.cells import MISSING, CatalogueTable, fixed_strings, from_frame
+from lens_hpc.packing.cells import (
+    MISSING,
+    CatalogueTable,
+    all_differ,
+    fixed_strings,
+    from_frame,
+)
 from lens_hpc.packing.conditions import evaluate_condition, words_in_condition
 from lens_hpc.packing.joins import choose_rows, join_tables
 from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
+from lens_hpc.packing.mosaic_rows import PlacedRows, place_rows
 from lens_hpc.packing.parts import expand_parts, part_fields
 from lens_hpc.packing.recipe import Columns, Join, Recipe
 from lens_hpc.packing.tables import read_table
@@ -47,8 +54,6 @@ LONGEST_ID = 500
 """Characters of an id or a group, whose longest decides how much memory all of them take."""
 NEVER_MISSING = ("columns.id", "images", "hdu", "key")
 ROW = "row"
-HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-"""Odd, with its bits spread: 2^64 over the golden ratio (Knuth, vol. 3, 6.4)."""
 
 
 @dataclass
@@ -58,7 +63,8 @@ class Catalogue:
     `features` is (N, F) float32 with NaN for missing, `labels` (N,) int8 with -1 for unlabelled,
     `paths` (N, files of a row), relative to the source folder and empty for a stack; `stamps` (N,)
     stands for the time and size of a row's files. `bad` gives the reason for each row that cannot
-    be packed. `targets` (N,) float32 are soft labels with NaN for none, `weights` (N,) float32 are
+    be packed. `positions` (N, 2), in degrees, are there where the images are cut from mosaics.
+    `targets` (N,) float32 are soft labels with NaN for none, `weights` (N,) float32 are
     1 where the recipe names none, `kept` is the table of columns.keep; `table_rows` (N,) are the
     rows' numbers among the `table_length` rows of the table. `hdus` and `keys`, (N, bands), are
     there where columns say which part of a file has a band.
@@ -74,6 +80,7 @@ class Catalogue:
     bad: dict[int, str] = field(default_factory=dict)
     hdus: np.ndarray | None = None
     keys: np.ndarray | None = None
+    positions: np.ndarray | None = None
     targets: np.ndarray = field(init=False)
     weights: np.ndarray = field(init=False)
     kept: pd.DataFrame = field(init=False)
@@ -98,6 +105,13 @@ class Catalogue:
     def reject_where(self, is_wrong: np.ndarray, reason: str) -> None:
         """Mark the rows where `is_wrong`, (N,) bool, as bad, all for the same reason."""
         for row in np.flatnonzero(is_wrong).tolist():
+            self.reject(row, reason)
+
+    def place(self, rows: PlacedRows) -> None:
+        """Take over where the rows lie on mosaics, and mark those as bad that have no place."""
+        self.positions = rows.positions
+        self.paths = rows.paths
+        for row, reason in rows.bad.items():
             self.reject(row, reason)
 
 
@@ -135,6 +149,8 @@ def read_catalogue(recipe: Recipe, source: Path) -> Catalogue:
     _read_labels(catalogue, table, columns.label)
     _read_columns_of_numbers(catalogue, table, columns)
     _read_splits(catalogue, table, columns)
+    if recipe.mosaics is not None:
+        catalogue.place(place_rows(recipe, table, source))
     _check_files(catalogue, source, recipe.follow_links)
     return catalogue
 
@@ -261,6 +277,8 @@ def _requested_columns(recipe: Recipe, patterns: list[list[str]]) -> list[tuple[
     for alternatives in patterns:
         for path in alternatives:
             requested += [("images", name) for name in template_fields(path)]
+    if recipe.mosaics is not None:
+        requested += recipe.mosaics.named_columns()
     requested += [("hdu", name) for name in part_fields(recipe.hdu)]
     requested += [("key", name) for name in part_fields(recipe.key)]
     return list(dict.fromkeys(requested))
@@ -273,7 +291,7 @@ def _check_ids(catalogue: Catalogue) -> None:
     ids = catalogue.ids
     _reject_long(catalogue, ids, "id")
     is_empty = ids == ""
-    if not is_empty.any() and _all_differ(ids):
+    if not is_empty.any() and all_differ(ids):
         return
 
     is_repeated = pd.Series(ids).duplicated(keep=False).to_numpy()
@@ -285,21 +303,6 @@ def _reject_long(catalogue: Catalogue, texts: np.ndarray, name: str) -> None:
     if texts.dtype.itemsize > np.dtype(f"U{LONGEST_ID}").itemsize:
         is_long = np.char.str_len(texts) > LONGEST_ID
         catalogue.reject_where(is_long, f"the {name} is longer than {LONGEST_ID:,} characters")
-
-
-def _all_differ(ids: np.ndarray) -> bool:
-    """Say whether (N,) strings differ, sure where it says so: their hashes take less memory."""
-    # Most catalogues are in the order of their ids, and to see that is ten times faster.
-    if (ids[1:] > ids[:-1]).all():
-        return True
-    words: np.ndarray = ids.view(np.uint32 if ids.dtype.itemsize % 8 else np.uint64)
-    words = words.reshape(len(ids), -1)
-    hashes = np.zeros(len(ids), dtype=np.uint64)
-    for number in range(words.shape[1]):
-        hashes = (hashes ^ words[:, number]) * HASH_FACTOR
-        hashes ^= hashes >> np.uint64(29)
-    hashes.sort()
-    return not bool((hashes[1:] == hashes[:-1]).any())
 
 
 def _check_groups(catalogue: Catalogue) -> None:

@@ -6,7 +6,7 @@
 4. Bad pixels are filled, and the cutout gets its size and type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from lens_hpc.packing.bad_pixels import (
     values_of,
 )
 from lens_hpc.packing.image_formats import BadCutoutError, Reader
+from lens_hpc.packing.mosaic_images import MosaicImages
 from lens_hpc.packing.recipe import Recipe
 from lens_hpc.packing.resampling import (
     centred_slices,
@@ -59,6 +60,8 @@ class _Image(NamedTuple):
     """Number of the first of its bands."""
     ratio: float
     """How many times wider its pixels are than those of the finest band."""
+    is_outside: np.ndarray | None = None
+    """Which of its pixels lie outside of a mosaic, (bands, height, width); None for none."""
 
 
 class _Grid(NamedTuple):
@@ -84,7 +87,7 @@ class Cutouts:
 
     `paths` is (N, files of a row), relative to the folder `source`; `reader` reads a file, and
     None means by its ending. `hdus` and `keys` are (N, bands), where columns of the catalogue name
-    them. A `stack` holds the images of a survey that has no such files.
+    them. A `stack`, or mosaics, hold the images of a survey that has no such files.
     """
 
     def __init__(
@@ -93,12 +96,12 @@ class Cutouts:
         source: Path,
         paths: np.ndarray,
         reader: Reader | None = None,
-        stack: Stack | None = None,
+        stack: Stack | MosaicImages | None = None,
         hdus: np.ndarray | None = None,
         keys: np.ndarray | None = None,
     ) -> None:
         self.recipe = recipe
-        self.images: RowFiles | Stack
+        self.images: RowFiles | Stack | MosaicImages
         if stack is None:
             self.images = RowFiles(recipe, source, paths, reader, hdus, keys)
         else:
@@ -109,10 +112,14 @@ class Cutouts:
         self.brightness_by_band: dict[int, bool] = {}
         """Which bands are resampled as a surface brightness, once the units have decided it."""
 
+        self._policy = recipe.bad_pixels
+        if recipe.mosaics is not None:
+            # Pixels with the word for no measurement are NaN already, and others were scaled.
+            self._policy = recipe.bad_pixels.model_copy(update={"mask": None})
         self.pixel_ratios: list[float] | None = None
         """How many times wider each band's pixels are than the finest; None where all are alike."""
-        if isinstance(recipe.pixel_scale, dict):
-            finest = min(recipe.pixel_scale.values())
+        if isinstance(recipe.pixel_scale, dict) and recipe.mosaics is None:
+            finest = recipe.finest_pixel_scale
             self.pixel_ratios = [recipe.pixel_scale[band] / finest for band in recipe.bands]
 
     def decide_resampling(self, rows: Sequence[int]) -> None:
@@ -136,6 +143,11 @@ class Cutouts:
         assert self.shape is not None
         pixels = int(np.prod(self.shape))
         return pixels * np.dtype(self.recipe.dtype).itemsize
+
+    def prepare(self, rows: np.ndarray, begin: Callable[[int], None]) -> None:
+        """Get ready to read these rows; `begin` is told which row is looked at."""
+        if isinstance(self.images, MosaicImages):
+            self.images.prepare(rows, begin)
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return the cutout of a row; BadCutoutError says why there is none."""
@@ -183,6 +195,8 @@ class Cutouts:
 
     def _images_of(self, row: int) -> list[_Image]:
         """Return the images of a row, with all bands of the recipe among them."""
+        if isinstance(self.images, MosaicImages):
+            return self._images_of_mosaics(self.images, row)
         read = [self._choose_planes(image, row) for image in self.images.read(row)]
         bands = self.recipe.bands
         if len(read) == 1 and len(read[0]) != len(bands):
@@ -202,6 +216,20 @@ class Cutouts:
             _Image(plane, band, 1 if ratios is None else ratios[band])
             for band, plane in enumerate(planes)
         ]
+
+    def _images_of_mosaics(self, images: MosaicImages, row: int) -> list[_Image]:
+        """Return the bands of a row, each as an image of its own where it lies at an edge."""
+        assert self.recipe.mosaics is not None
+        pixels, is_outside = images.read(row)
+        if is_outside is None:
+            return [_Image(pixels, 0, 1)]
+        if self.recipe.mosaics.edge == "skip":
+            raise BadCutoutError(
+                f"{images.name(row)}: {is_outside.mean():.1%} of the cutout lie beyond the edge; "
+                "mosaics.edge=pad fills them"
+            )
+        bands = zip(pixels[:, None], is_outside[:, None], strict=True)
+        return [_Image(plane, band, 1, outside) for band, (plane, outside) in enumerate(bands)]
 
     def _choose_planes(self, image: np.ndarray, row: int) -> np.ndarray:
         planes = self.recipe.planes
@@ -249,6 +277,8 @@ class Cutouts:
         """Return an image on the stored grid, its bad pixels filled."""
         if image.ratio > 1:
             return self._resample(image, grid, row)
+        if image.is_outside is not None:
+            return self._fit_at_edge(image, row)
 
         # Bands of one pixel scale may have other sizes around the same centre.
         grid = _make_grid(*image.planes.shape[1:], self.recipe.size)
@@ -256,13 +286,32 @@ class Cutouts:
         values, is_bad, ranges = self._judge(planes, image, row)
         if is_bad is None:
             return _Fitted(values, np.zeros(len(values), np.int64), ranges)
-        filled = fill_bad_pixels(values, is_bad, self.recipe.bad_pixels)
+        filled = fill_bad_pixels(values, is_bad, self._policy)
         return _Fitted(filled, is_bad.sum(axis=(1, 2)), plane_ranges(filled))
+
+    def _fit_at_edge(self, image: _Image, row: int) -> _Fitted:
+        """Return a band whose part beyond the edge is filled as bad pixels are, but not judged."""
+        is_outside = image.is_outside
+        assert is_outside is not None
+        rows = np.flatnonzero(~is_outside.all(axis=(0, 2)))
+        columns = np.flatnonzero(~is_outside.all(axis=(0, 1)))
+        if not len(rows):
+            raise BadCutoutError(
+                f"{self.images.name(row, image.band)}: no pixel lies on the mosaic"
+            )
+        within = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        judged = self._judge(image.planes[within], image, row)
+
+        is_nothing = is_outside.copy()
+        if judged.is_bad is not None:
+            is_nothing[within] |= judged.is_bad
+        filled = fill_bad_pixels(image.planes, is_nothing, self._policy)
+        return _Fitted(filled, is_nothing.sum(axis=(1, 2)), plane_ranges(filled))
 
     def _judge(self, planes: np.ndarray, image: _Image, row: int) -> Judged:
         bands = self.recipe.bands[image.band : image.band + len(planes)]
         name = self.images.name(row, image.band)
-        return judge_planes(planes, self.recipe.bad_pixels, name, bands)
+        return judge_planes(planes, self._policy, name, bands)
 
     def _resample(self, image: _Image, grid: _Grid, row: int) -> _Fitted:
         policy = self.recipe.bad_pixels

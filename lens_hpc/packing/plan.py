@@ -22,6 +22,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import Catalogue, read_catalogue
 from lens_hpc.packing.cutouts import Cutouts
 from lens_hpc.packing.image_formats import find_reader
+from lens_hpc.packing.mosaic_images import MosaicImages
 from lens_hpc.packing.reasons import one_reason
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.packing.splits import order_rows
@@ -30,10 +31,14 @@ from lens_hpc.packing.watching import read_shapes
 
 MIB = 1 << 20
 MOST_LISTED = 20
+MOST_OF_A_REASON = 5
 CUTOUTS_TRIED = 32
 MOST_SHARDS = MOST_PARTS // 10
 """A manifest of more could not be read: each shard has up to ten of its parts."""
-NOT_OF_THE_RECIPE = {"source", "output", "processes", "task", "tasks", "dry_run", "code"}
+NOT_OF_THE_RECIPE = {
+    *("source", "output", "processes", "task", "tasks", "dry_run", "code"),
+    "tile_memory",
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ class Plan:
         ):
             digest.update(column[shard.rows].tobytes())
 
+        if catalogue.positions is not None:
+            digest.update(catalogue.positions[shard.rows].tobytes())
         for texts in (catalogue.paths, catalogue.hdus, catalogue.keys):
             if texts is not None:
                 joined = "\0".join(map(str, texts[shard.rows].ravel()))
@@ -130,7 +137,7 @@ def make_plan(settings: PackSettings) -> Plan:
         settings.source,
         catalogue.paths,
         reader,
-        stack=_open_stack_of(settings, catalogue),
+        stack=_images_of_all(settings, catalogue),
         hdus=catalogue.hdus,
         keys=catalogue.keys,
     )
@@ -149,7 +156,13 @@ def make_plan(settings: PackSettings) -> Plan:
 # ---- rows and their images ----
 
 
-def _open_stack_of(settings: PackSettings, catalogue: Catalogue) -> Stack | None:
+def _images_of_all(settings: PackSettings, catalogue: Catalogue) -> Stack | MosaicImages | None:
+    """Return what holds the images of many rows; None where each row has its own files."""
+    if catalogue.positions is not None:
+        memory_bytes = settings.tile_memory * MIB
+        return MosaicImages(
+            settings, settings.source, catalogue.paths, catalogue.positions, memory_bytes
+        )
     if settings.stack is None:
         return None
     return open_stack(settings, settings.source, catalogue.table_rows, catalogue.table_length)
@@ -180,14 +193,31 @@ def bad_rows_error(settings: PackSettings, catalogue: Catalogue, bad: dict[int, 
     if shared:
         lines.append(f"  {shared}")
     else:
-        for row in sorted(bad)[:MOST_LISTED]:
-            number = catalogue.table_rows[row] + 1
-            lines.append(f"  row {number}, id {catalogue.ids[row]}: {bad[row]}")
-
-    if count > MOST_LISTED and not shared:
-        lines.append(f"  and {count - MOST_LISTED:,} more")
+        lines += _list_bad_rows(catalogue, bad)
     lines.append("Mend them, or pack the others with on_bad=skip")
     return UserError("\n".join(lines))
+
+
+def _list_bad_rows(catalogue: Catalogue, bad: dict[int, str]) -> list[str]:
+    """Return a line for each bad row, or for all of those that a damaged mosaic has in common."""
+    rows_of_reason: dict[str, list[int]] = {}
+    for row in sorted(bad):
+        rows_of_reason.setdefault(bad[row], []).append(row)
+
+    lines: list[str] = []
+    listed = 0
+    for reason, rows in rows_of_reason.items():
+        if len(lines) == MOST_LISTED:
+            lines.append(f"  and {len(bad) - listed:,} more")
+            break
+        many = f"{len(rows):,} rows, such as " if len(rows) > MOST_OF_A_REASON else ""
+        named = [
+            f"row {catalogue.table_rows[row] + 1}, id {catalogue.ids[row]}"
+            for row in rows[:MOST_OF_A_REASON]
+        ]
+        lines.append(f"  {many}{'; '.join(named)}: {reason}")
+        listed += len(rows)
+    return lines
 
 
 def check_features(
@@ -213,6 +243,10 @@ def _common_shape(
 
     Raises UserError when none can be read, or when sizes differ and nothing says what to do.
     """
+    if settings.mosaics is not None:
+        assert settings.size is not None
+        return (len(settings.bands), *settings.size)
+
     shapes: Counter[tuple[int, ...]] = Counter()
     first_of_shape: dict[tuple[int, ...], int] = {}
 

@@ -27,7 +27,7 @@ from lens_hpc.packing.notes import NOTES, ShardNote, notes_folder, read_note
 from lens_hpc.packing.plan import Plan, Shard, bad_rows_error, check_features, recipe_of
 from lens_hpc.packing.source_record import describe_source
 from lens_hpc.packing.training_statistics import training_statistics
-from lens_hpc.packing.writing import BadRows, finest_pixel_scale
+from lens_hpc.packing.writing import BadRows
 from lens_hpc.texts import csv_text
 
 TWINS_SHOWN = 3
@@ -145,7 +145,7 @@ def make_manifest(plan: Plan, notes: list[ShardNote], bad: BadRows) -> Manifest:
         height=height,
         width=width,
         dtype=settings.dtype,
-        pixel_scale_arcsec=finest_pixel_scale(settings),
+        pixel_scale_arcsec=settings.finest_pixel_scale,
         resampled=_resampled_bands(plan),
         units=settings.units,
         zero_point=_by_band(settings.zero_point, settings.bands),

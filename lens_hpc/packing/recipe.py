@@ -17,6 +17,7 @@ from pydantic import (
 
 from lens_hpc.dataset.manifest import DatasetName
 from lens_hpc.packing.links import first_outside
+from lens_hpc.packing.mosaic_settings import Mosaics
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath, Fraction, Probability, Settings, SplitName
 
@@ -177,6 +178,13 @@ class Recipe(Settings):
     a list with one for each file of the stack: stack: [lenses.npy, others.npy] and [1, 0]."""
     stack_labels_key: str | None = None
     """Name of the array in the file of stack_labels."""
+    mosaics: Mosaics | None = None
+    """Large images from which the cutouts are made, instead of `images`. path is that of a mosaic,
+    with {tile} and {band} in it; ra and dec are columns, in degrees (ICRS); tile is the column that
+    names a row's tile, without which tiles are found by where they lie; zero_point is a magnitude
+    or a word of the headers, and brings pixels to the recipe's own; edge (pad | skip) says what
+    becomes of a cutout beyond an edge: {path: "{tile}/{band}.fits", ra: RA, dec: DEC}. `size` is
+    that of a cutout; `hdu` and `masks.hdu` say where pixels and masks lie."""
     bands: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_BANDS)]
     """Names of the bands, in the order of the image planes."""
     hdu: PartSetting = None
@@ -232,8 +240,9 @@ class Recipe(Settings):
     def _check_layout(self) -> "Recipe":
         if len(set(self.bands)) < len(self.bands):
             raise ValueError("bands must differ from each other")
-        if (self.images is None) == (self.stack is None):
-            raise ValueError("give either images or stack")
+        ways = (self.images, self.stack, self.mosaics)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give one of images, stack and mosaics")
         self._check_stack()
         if self.size is not None and math.prod(self.size) * len(self.bands) > MOST_PIXELS:
             height, width = self.size
@@ -253,6 +262,7 @@ class Recipe(Settings):
         self._check_parts()
         self._check_bands("zero_point", self.zero_point)
         self._check_bands("gain", self.gain)
+        self._check_mosaics()
         if self.columns.split is None:
             self._check_splits()
         return self
@@ -277,6 +287,50 @@ class Recipe(Settings):
                     f"stack_labels must be one for each file of the stack: got {len(labels)} "
                     f"for {count} files"
                 )
+
+    def _check_mosaics(self) -> None:
+        mosaics = self.mosaics
+        if mosaics is None:
+            return
+        if self.catalogue is None:
+            raise ValueError("mosaics need a catalogue, which says where the objects are")
+        if self.size is None:
+            raise ValueError("mosaics need size: [height, width] of a cutout, in pixels")
+
+        not_for_mosaics = {
+            "key": self.key,
+            "format": self.format,
+            "planes": self.planes,
+            "masks.key": self.masks.key if self.masks else None,
+            "axes": None if self.axes == "BHW" else self.axes,
+        }
+        for setting, value in not_for_mosaics.items():
+            if value is not None:
+                raise ValueError(f"{setting} is not for mosaics, which are FITS images")
+        if any("{" in str(hdu).replace("{band}", "") for hdu in _values(self.hdu)):
+            raise ValueError("hdu may hold {band} for mosaics, and no column")
+
+        self._check_bands("mosaics.path", mosaics.path)
+        self._check_bands("mosaics.zero_point", mosaics.zero_point)
+        for band in self.bands:
+            if mosaics.zero_point_of(band) is not None and self.zero_point_of(band) is None:
+                raise ValueError(
+                    "mosaics.zero_point needs zero_point, to which the pixels of band "
+                    f"{band} are brought"
+                )
+
+    def pixel_scale_of(self, band: str) -> float:
+        """Return how wide the pixels of a band are. *Unit: arcsec*"""
+        return self.pixel_scale[band] if isinstance(self.pixel_scale, dict) else self.pixel_scale
+
+    @property
+    def finest_pixel_scale(self) -> float:
+        """How wide the pixels of the finest band are, as they are stored. *Unit: arcsec*"""
+        return min(self.pixel_scale_of(band) for band in self.bands)
+
+    def zero_point_of(self, band: str) -> float | None:
+        """Return the magnitude of a flux of one unit in a band; None where it is not known."""
+        return self.zero_point[band] if isinstance(self.zero_point, dict) else self.zero_point
 
     def _check_parts(self) -> None:
         if self.stack is not None and (self.axes != "BHW" or self.masks is not None):
@@ -327,6 +381,9 @@ class PackSettings(Recipe):
     """What a bad row does: stop the packing, or be left out and listed in rejected.csv."""
     shard_mib: PositiveInt = 256
     """Largest size of a shard's images, MiB."""
+    tile_memory: PositiveInt = 512
+    """Memory that a compressed mosaic may take in a process, MiB a band; a larger one is
+    decompressed in strips."""
     processes: PositiveInt = Field(default_factory=usable_cpus)
     """Worker processes of this task."""
     task: NonNegativeInt = Field(default_factory=lambda: _srun_variable("SLURM_PROCID", 0))

@@ -32,8 +32,8 @@ def resample_plane(
     rows = _pixel_overlap(height, plane.shape[0], ratio)
     columns = _pixel_overlap(width, plane.shape[1], ratio)
     if keep_brightness:
-        rows = _as_means(rows)
-        columns = _as_means(columns)
+        rows = as_means(rows)
+        columns = as_means(columns)
     resampled = rows @ plane.astype(np.float64) @ columns.T
 
     # Counts are no whole numbers any more.
@@ -70,22 +70,31 @@ def common_pixels(
 def _pixel_overlap(fine: int, coarse: int, ratio: float) -> np.ndarray:
     """Return which part of each coarse pixel lies in each fine one, along an axis: (fine, coarse).
 
-    Unit: one fine pixel; both axes have their zero in the middle.
+    Both axes have the same middle.
     """
-    fine_edges = np.arange(fine + 1) - fine / 2
-    coarse_edges = np.arange(coarse + 1) - coarse / 2
-    coarse_edges = coarse_edges * ratio
+    begin = (fine - coarse * ratio) / 2
+    return pixel_overlaps(np.array([begin]), fine, coarse, ratio)[0]
+
+
+def pixel_overlaps(begins: np.ndarray, fine: int, coarse: int, ratio: float) -> np.ndarray:
+    """Return which part of each coarse pixel lies in each fine one, along an axis.
+
+    `begins` (N,) says where the first coarse pixel begins, counted from where the first fine one
+    does. The result is (N, fine, coarse). *Unit: one fine pixel*
+    """
+    fine_edges = np.arange(fine + 1)
+    coarse_edges = np.arange(coarse + 1) * ratio + begins[:, None]
 
     # A pixel reaches from each edge to the next.
-    start = np.maximum.outer(fine_edges[:-1], coarse_edges[:-1])
-    end = np.minimum.outer(fine_edges[1:], coarse_edges[1:])
+    start = np.maximum(fine_edges[:-1, None], coarse_edges[:, None, :-1])
+    end = np.minimum(fine_edges[1:, None], coarse_edges[:, None, 1:])
     overlap = np.clip(end - start, 0, None)
     return overlap / ratio
 
 
-def _as_means(overlap: np.ndarray) -> np.ndarray:
+def as_means(overlap: np.ndarray) -> np.ndarray:
     """Return the overlaps of each fine pixel as weights whose sum is 1, or 0 where it has none."""
-    total = overlap.sum(axis=1, keepdims=True)
+    total = overlap.sum(axis=-1, keepdims=True)
     return np.where(total > LEAST_OVERLAP, overlap, 0) / np.where(total > LEAST_OVERLAP, total, 1)
 
 

@@ -70,6 +70,8 @@ def _hash_content(plan: Plan) -> dict[str, str]:
         "weights": catalogue.weights,
         "columns.keep": kept,
     }
+    if catalogue.positions is not None:
+        arrays["positions"] = catalogue.positions
     hashes = {}
     for name, array in arrays.items():
         hashes[name] = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
@@ -150,6 +152,7 @@ def _changed_images(plan: Plan, manifest: Manifest, before: SourceRecord) -> lis
 def _changed_in_shard(plan: Plan, manifest: Manifest, shard: Shard) -> Iterator[str]:
     """Yield the ids whose cutouts are not those that were packed, or left out, before."""
     stored = _stored_hashes(plan, manifest, shard)
+    plan.cutouts.prepare(shard.rows, lambda row: None)
     for row in shard.rows.tolist():
         identifier = str(plan.catalogue.ids[row])
         try:

@@ -194,7 +194,7 @@ def _first_image(images: ParquetImages) -> np.ndarray:
 class ScaledRows:
     """Rows of FITS numbers as BSCALE, BZERO and BLANK say; NaN where there is no measurement."""
 
-    def __init__(self, numbers: Any, scale: float, zero: float, blank: int | None) -> None:
+    def __init__(self, numbers: Any, scale: float, zero: float, blank: float | None) -> None:
         self.numbers = numbers
         self.scale = scale
         self.zero = zero
@@ -224,7 +224,7 @@ def _open_fits(path: Path, hdu: int | str | None) -> StackArray:
 
     refuse_zip_bomb(path, half_of_memory())
     with open_numbers() as hdus:
-        index = _image_hdu(hdus, hdu)
+        index = image_hdu(hdus, hdu)
         image = hdus[index]
         header, shape = image.header.copy(), tuple(image.shape)
         numbers: Any = None
@@ -260,13 +260,15 @@ def unit_of_array(path: Path, hdu: int | str | None) -> str:
 
     refuse_zip_bomb(path, half_of_memory())
     with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
-        return str(hdus[_image_hdu(hdus, hdu)].header.get("BUNIT", ""))
+        return str(hdus[image_hdu(hdus, hdu)].header.get("BUNIT", ""))
 
 
-def _image_hdu(hdus: Any, hdu: int | str | None) -> int:
+def image_hdu(hdus: Any, hdu: int | str | None) -> int:
     """Return the number of the HDU that is named, or of the first with an image."""
     if hdu is not None:
         index = int(hdus.index_of(hdu))
+        if not 0 <= index < len(hdus):
+            raise ValueError(f"there is no HDU {hdu}; it has {len(hdus)} of them, from 0")
         if not hdus[index].is_image or not hdus[index].shape:
             raise ValueError(f"HDU {hdu} holds no image")
         return index

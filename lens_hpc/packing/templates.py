@@ -113,16 +113,20 @@ def _is_not_whole(numbers: pa.Array) -> np.ndarray:
 
 
 def match_files(
-    pattern: str, source: Path, band: str, paths: list[str] | None = None
+    pattern: str,
+    source: Path,
+    band: str,
+    paths: list[str] | None = None,
+    setting: str = "images",
 ) -> pd.DataFrame:
     """Find the files below `source` whose path matches, and return their fields as columns.
 
     There is a row for each file, in the order of the paths. {name} matches anything but a slash,
     {name:REGEX} what the regular expression says, {band} the band given. `paths` are the files
-    below the folder, where they are known already. Raises UserError when no file matches or when
-    the pattern is not valid.
+    below the folder, where they are known already, and `setting` is the one that holds the
+    pattern. Raises UserError when no file matches or when the pattern is not valid.
     """
-    regex = _pattern_regex(pattern, band)
+    regex = _pattern_regex(pattern, band, setting)
     if paths is None:
         paths = files_below(source)
     seconds = LEAST_SECONDS + len(paths) // PATHS_PER_SECOND
@@ -130,17 +134,18 @@ def match_files(
         count, columns = call_within(seconds, _match_all, regex, paths)
     except TooLongError as error:
         raise UserError(
-            f"images = {pattern}: comparing it with {len(paths):,} paths takes more than "
+            f"{setting} = {pattern}: comparing it with {len(paths):,} paths takes more than "
             f"{seconds} s; write fewer of * and +, and none within another"
         ) from error
     if count:
         return pd.DataFrame(columns, index=range(count), dtype=object)
 
     if not paths:
-        raise UserError(f"{source}: no file matches images = {pattern}; it holds no files")
+        raise UserError(f"{source}: no file matches {setting} = {pattern}; it holds no files")
     examples = ", ".join(paths[:FILES_SHOWN])
     raise UserError(
-        f"{source}: no file matches images = {pattern}; such as {examples}{_passed_over(source)}"
+        f"{source}: no file matches {setting} = {pattern}; such as {examples}"
+        + _passed_over(source)
     )
 
 
@@ -198,7 +203,7 @@ def _passed_over(folder: Path) -> str:
     return ""
 
 
-def _pattern_regex(pattern: str, band: str) -> re.Pattern[str]:
+def _pattern_regex(pattern: str, band: str, setting: str) -> re.Pattern[str]:
     """Return the regular expression that a path pattern stands for."""
     parts = []
     seen = set()
@@ -219,4 +224,4 @@ def _pattern_regex(pattern: str, band: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(parts))
     except re.error as error:
-        raise UserError(f"images = {pattern}: is not a valid pattern: {error}") from error
+        raise UserError(f"{setting} = {pattern}: is not a valid pattern: {error}") from error

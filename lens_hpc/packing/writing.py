@@ -210,6 +210,7 @@ class _BlockReader:
 
     def read(self, rows: np.ndarray) -> Iterator[shards.RowBlock]:
         """Yield blocks of these rows. A bad row is noted, and its cutout is left dark."""
+        self.plan.cutouts.prepare(rows, self.watch.begin)
         for start in range(0, len(rows), shards.BLOCK_ROWS):
             block_rows = rows[start : start + shards.BLOCK_ROWS]
             yield self._read_block(block_rows)
@@ -253,12 +254,6 @@ def shard_attributes(settings: PackSettings) -> dict[str, object]:
         "name": settings.name,
         "bands": list(settings.bands),
         "features": list(settings.columns.features),
-        "pixel_scale_arcsec": finest_pixel_scale(settings),
+        "pixel_scale_arcsec": settings.finest_pixel_scale,
         "units": settings.units,
     }
-
-
-def finest_pixel_scale(settings: PackSettings) -> float:
-    """Return the pixel scale of the stored cutouts, arcsec."""
-    scale = settings.pixel_scale
-    return min(scale.values()) if isinstance(scale, dict) else scale

@@ -20,6 +20,15 @@ from astropy.io import fits
 from astropy.table import Table
 from PIL import Image
 
+from tests.packing.mosaic_surveys import (
+    ENDINGS,
+    Storage,
+    make_header,
+    noise,
+    positions_in,
+    write_mosaic,
+)
+
 ROWS = 6
 SIZE = 8
 Tree = dict[str, Any]
@@ -109,6 +118,35 @@ def with_stack(name: str, write: Callable[[np.ndarray, Path], object], **setting
         return Survey(the_recipe(images=None, stack=name, **settings), folder / name)
 
     return make
+
+
+def with_mosaics(storage: Storage, **settings: Any):
+    """A survey whose cutouts are made from the mosaics of a tile, some at an edge."""
+
+    def make(folder: Path) -> Survey:
+        shape = (40, 50)
+        header = make_header(shape, projection="SIP")
+        rows = the_rows()
+        rows["ra"], rows["dec"] = positions_in(header, shape, ROWS).T
+        rows.to_csv(folder / "catalogue.csv", index=False)
+
+        for number, band in enumerate("gr"):
+            mask = fits.ImageHDU(np.zeros(shape, np.uint8), name="MASK")
+            file = folder / f"obj0_{band}.{ENDINGS[storage]}"
+            write_mosaic(file, noise(shape, number), header, storage, [mask])
+        mosaics = {"path": f"{{tile}}_{{band}}.{ENDINGS[storage]}", "edge": "pad"}
+        recipe = the_recipe(images=None, mosaics=mosaics, size=[SIZE, SIZE], **settings)
+        return Survey(recipe, file)
+
+    return make
+
+
+def make_mosaics_yaml(folder: Path) -> Survey:
+    """A survey of mosaics whose recipe is damaged."""
+    masks = {"hdu": "MASK", "bad": "!= 0"}
+    recipe, _ = with_mosaics("plain", masks=masks, zero_point={"g": 30.0, "r": 31.4})(folder)
+    recipe["mosaics"] |= {"ra": "ra", "dec": "dec", "zero_point": {"g": 27.0, "r": 26.5}}
+    return Survey(recipe, folder / "recipe.yaml")
 
 
 # ---- writers of each kind ----
@@ -296,6 +334,10 @@ KINDS: dict[str, Callable[[Path], Survey]] = {
     "stack_labels": make_labelled_stack,
     "tar": make_tar,
     "tar_without_catalogue": make_uncatalogued_tar,
+    "mosaics": with_mosaics("plain", masks={"hdu": "MASK"}),
+    "mosaics_rice": with_mosaics("rice"),
+    "mosaics_gzip": with_mosaics("gzip"),
+    "mosaics_yaml": make_mosaics_yaml,
     "yaml": make_yaml,
 }
 
@@ -381,10 +423,11 @@ def write_damaged_survey(kind: str, folder: Path, seed: int) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
     recipe, target = KINDS[kind](folder)
-    if kind == "yaml" and rng.random() < 0.8:
+    is_recipe = kind.endswith("yaml")
+    if is_recipe and rng.random() < 0.8:
         recipe = damage_tree(recipe, rng)
     text = yaml.safe_dump(recipe, sort_keys=False)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    if kind != "yaml" or rng.random() < 0.25:
+    if not is_recipe or rng.random() < 0.25:
         target.write_bytes(damage_bytes(target.read_bytes(), rng))
     return target

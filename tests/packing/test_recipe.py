@@ -134,3 +134,55 @@ def test_a_link_in_a_folder_that_nothing_reads_is_no_matter(outside: Path, recip
     assert settings.load(PackSettings, recipe, [*PLACES, source]).catalogue == Path("parts")
     (folder / "part.parquet").symlink_to(outside / "far.csv")
     assert "part.parquet leads out" in refusal(recipe, source)
+
+
+MOSAICS = """
+name: survey
+catalogue: catalogue.csv
+mosaics: {path: "{tile}/{band}.fits"}
+bands: [g, r]
+size: [64, 64]
+pixel_scale: 0.2
+units: nJy
+"""
+
+
+def test_mosaics_are_described_in_a_recipe(recipe: Path) -> None:
+    recipe.write_text(MOSAICS)
+    loaded = settings.load(
+        PackSettings, recipe, [*PLACES, "mosaics.zero_point=MAGZERO", "zero_point=31.4"]
+    )
+    assert loaded.mosaics is not None
+    assert loaded.mosaics.zero_point_of("r") == "MAGZERO"
+    assert (loaded.mosaics.ra, loaded.mosaics.dec, loaded.mosaics.tile) == ("ra", "dec", None)
+    assert "tile_memory" not in recipe_of(loaded)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("images='{id}.npy'", "give one of images, stack and mosaics"),
+        ("mosaics=null", "give one of images, stack and mosaics"),
+        ("catalogue=null", "mosaics need a catalogue, which says where the objects are"),
+        ("size=null", "mosaics need size: [height, width] of a cutout"),
+        ("mosaics.path='{band}.fits'", "path must hold {tile}"),
+        ("mosaics.path={g: '{tile}.fits'}", "mosaics.path must name the bands g, r: got g"),
+        ("mosaics.edge=fill", "mosaics.edge"),
+        ("mosaics.radius=3", "mosaics.radius"),
+        ("mosaics.zero_point=25", "mosaics.zero_point needs zero_point"),
+        ("zero_point={r: 30}", "zero_point must name the bands g, r: got r"),
+        ("key=data", "key is not for mosaics"),
+        ("format=npy", "format is not for mosaics"),
+        ("planes=[0]", "planes is not for mosaics"),
+        ("axes=HWB", "axes is not for mosaics"),
+        ("masks={key: m}", "masks.key is not for mosaics"),
+        ("hdu='{field}_SCI'", "hdu may hold {band} for mosaics, and no column"),
+    ],
+)
+def test_a_recipe_of_mosaics_that_cannot_work_is_refused(
+    recipe: Path, override: str, reason: str
+) -> None:
+    recipe.write_text(MOSAICS)
+    if override.startswith("zero_point"):
+        recipe.write_text(MOSAICS.replace("mosaics: {", "mosaics: {zero_point: 25, "))
+    assert reason in refusal(recipe, override)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROWS = 24
 FIRST_ID = 100000
-OWN_LAYOUT = {"table", "stack"}
+OWN_LAYOUT = {"table", "stack", "mosaics"}
 
 CHALLENGE_2_COLUMNS = [
     "",
