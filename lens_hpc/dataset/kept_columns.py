@@ -12,6 +12,7 @@ from lens_hpc.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ID = "id"
 
@@ -19,14 +20,20 @@ ID = "id"
 def write_kept_columns(file: Path, ids: np.ndarray, columns: "pd.DataFrame") -> None:
     """Write the kept columns of the rows of these ids, each with its type, as Parquet."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(columns, preserve_index=False).replace_schema_metadata()
     if ID in table.column_names:
         raise UserError(
             f"columns.keep: {ID} is the name of the ids in {layout.KEPT_COLUMNS}; leave it out"
         )
-    table = table.add_column(0, ID, pa.array(ids.tolist(), pa.string()))
+    write_rows_by_id(file, table.add_column(0, ID, pa.array(ids.tolist(), pa.string())))
+
+
+def write_rows_by_id(file: Path, table: "pa.Table") -> None:
+    """Write a table of rows by their column id as Parquet."""
+    import pyarrow.parquet as pq
+
+    assert ID in table.column_names, f"{file}: its table has no column {ID}"
     with files.whole_file(file) as partial:
         pq.write_table(table, partial)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,11 @@ from lens_hpc.dataset.manifest import MOST_PARTS, SCHEMA_VERSION
 from lens_hpc.errors import UserError
 from lens_hpc.packing.catalogue import Catalogue, read_catalogue
 from lens_hpc.packing.cutouts import Cutouts
+from lens_hpc.packing.describing import (
+    DatasetFacts,
+    check_training_features,
+    rows_of_shard,
+)
 from lens_hpc.packing.image_formats import find_reader
 from lens_hpc.packing.mosaic_images import MosaicImages
 from lens_hpc.packing.reasons import one_reason
@@ -78,6 +84,29 @@ class Plan:
             np.zeros(len(self.catalogue), "U1") if groups is None else groups
         )
 
+    @cached_property
+    def facts(self) -> DatasetFacts:
+        """What the dataset says of itself."""
+        settings = self.settings
+        assert self.cutouts.shape is not None
+        _, height, width = self.cutouts.shape
+        return DatasetFacts(
+            name=settings.name,
+            bands=settings.bands,
+            height=height,
+            width=width,
+            dtype=settings.dtype,
+            pixel_scale_arcsec=settings.finest_pixel_scale,
+            units=settings.units,
+            features=settings.columns.features,
+            recipe=recipe_of(settings),
+            zero_point=_by_band(settings.zero_point, settings.bands),
+            gain=_by_band(settings.gain, settings.bands),
+            resampled=_resampled_bands(settings, self.cutouts),
+            grouped=settings.columns.group is not None,
+            seed=settings.seed,
+        )
+
     @property
     def folder(self) -> Path:
         """Where shards are written until all are there."""
@@ -128,22 +157,11 @@ def make_plan(settings: PackSettings) -> Plan:
 
     Raises UserError for what is wrong with the recipe, the catalogue or its images.
     """
-    reader = find_reader(settings.format, settings.code)
     catalogue = read_catalogue(settings, settings.source)
-    good_rows = _good_rows(settings, catalogue)
+    good_rows = find_good_rows(settings, catalogue)
     order = order_rows(settings, catalogue, good_rows)
-    cutouts = Cutouts(
-        settings,
-        settings.source,
-        catalogue.paths,
-        reader,
-        stack=_images_of_all(settings, catalogue),
-        hdus=catalogue.hdus,
-        keys=catalogue.keys,
-    )
-
     check_features(settings, catalogue, order)
-    cutouts.shape = _common_shape(settings, cutouts, good_rows)
+    cutouts = open_cutouts(settings, catalogue, good_rows)
 
     return Plan(
         settings=settings,
@@ -154,6 +172,24 @@ def make_plan(settings: PackSettings) -> Plan:
 
 
 # ---- rows and their images ----
+
+
+def open_cutouts(settings: PackSettings, catalogue: Catalogue, good_rows: np.ndarray) -> Cutouts:
+    """Return the cutouts of a catalogue's rows, of one shape, which some good rows tell.
+
+    Raises UserError when none of these can be read, or when they differ and `on_bad` is error.
+    """
+    cutouts = Cutouts(
+        settings,
+        settings.source,
+        catalogue.paths,
+        find_reader(settings.format, settings.code),
+        stack=_images_of_all(settings, catalogue),
+        hdus=catalogue.hdus,
+        keys=catalogue.keys,
+    )
+    cutouts.shape = _common_shape(settings, cutouts, good_rows)
+    return cutouts
 
 
 def _images_of_all(settings: PackSettings, catalogue: Catalogue) -> Stack | MosaicImages | None:
@@ -168,7 +204,7 @@ def _images_of_all(settings: PackSettings, catalogue: Catalogue) -> Stack | Mosa
     return open_stack(settings, settings.source, catalogue.table_rows, catalogue.table_length)
 
 
-def _good_rows(settings: PackSettings, catalogue: Catalogue) -> np.ndarray:
+def find_good_rows(settings: PackSettings, catalogue: Catalogue) -> np.ndarray:
     """Return the numbers of the rows that can be packed; UserError for none, or for bad ones."""
     bad_rows = np.fromiter(catalogue.bad, dtype=np.int64)
     is_good = np.ones(len(catalogue), dtype=bool)
@@ -227,13 +263,7 @@ def check_features(
     if "train" not in order or not np.isnan(catalogue.features).any():
         return
 
-    is_missing = np.isnan(catalogue.features[order["train"]]).all(axis=0)
-    names = zip(settings.columns.features, is_missing, strict=True)
-    empty = [name for name, missing in names if missing]
-    if empty:
-        raise UserError(
-            f"{', '.join(empty)}: missing in every training row; take it out of columns.features"
-        )
+    check_training_features(settings.columns.features, catalogue.features[order["train"]])
 
 
 def _common_shape(
@@ -288,10 +318,7 @@ def _cut_into_shards(
     settings: PackSettings, cutouts: Cutouts, order: dict[str, np.ndarray]
 ) -> list[Shard]:
     """Cut the rows of each split into shards of whole blocks, the last one excepted."""
-    block_bytes = cutouts.row_bytes * shards.BLOCK_ROWS
-    blocks = max(settings.shard_mib * MIB // block_bytes, 1)
-    shard_rows = blocks * shards.BLOCK_ROWS
-
+    shard_rows = rows_of_shard(cutouts.row_bytes, settings.shard_mib)
     count = sum(math.ceil(len(rows) / shard_rows) for rows in order.values())
     if count > MOST_SHARDS:
         raise UserError(
@@ -305,6 +332,26 @@ def _cut_into_shards(
         for number, part in enumerate(np.split(rows, cuts)):
             planned.append(Shard(split, number, part))
     return planned
+
+
+# ---- the recipe ----
+
+
+def _resampled_bands(settings: PackSettings, cutouts: Cutouts) -> tuple[str, ...]:
+    """Return the bands whose pixels were wider than those of the finest."""
+    if cutouts.pixel_ratios is None:
+        return ()
+    bands = zip(settings.bands, cutouts.pixel_ratios, strict=True)
+    return tuple(band for band, ratio in bands if ratio > 1)
+
+
+def _by_band(
+    setting: float | Mapping[str, float | None] | None, bands: tuple[str, ...]
+) -> dict[str, float | None]:
+    """Return the value of each band of a setting that is one for all, or a mapping."""
+    if isinstance(setting, Mapping):
+        return {band: setting[band] for band in bands}
+    return dict.fromkeys(bands, setting)
 
 
 def recipe_of(settings: PackSettings) -> dict[str, Any]:

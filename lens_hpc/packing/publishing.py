@@ -4,33 +4,30 @@ Any task may be the last. Two may both believe that they are: they do the same, 
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lens_hpc import files
-from lens_hpc._version import __version__
-from lens_hpc.dataset import shards
-from lens_hpc.dataset.columns import ColumnReader
-from lens_hpc.dataset.kept_columns import record_tables, write_kept_columns
-from lens_hpc.dataset.manifest import (
-    SCHEMA_VERSION,
-    Manifest,
-    ShardRecord,
-    SplitRecord,
-)
+from lens_hpc.dataset.kept_columns import write_kept_columns
+from lens_hpc.dataset.manifest import Manifest, ShardRecord
 from lens_hpc.errors import UserError
 from lens_hpc.layout import KEPT_COLUMNS, MANIFEST, REJECTED
 from lens_hpc.logs import logger
+from lens_hpc.packing.describing import (
+    WrittenShard,
+    count_duplicates,
+    draft_manifest,
+    make_split_record,
+    manifest_text,
+    with_statistics,
+)
 from lens_hpc.packing.notes import NOTES, ShardNote, notes_folder, read_note
-from lens_hpc.packing.plan import Plan, Shard, bad_rows_error, check_features, recipe_of
+from lens_hpc.packing.plan import Plan, bad_rows_error, check_features
 from lens_hpc.packing.source_record import describe_source
-from lens_hpc.packing.training_statistics import training_statistics
+from lens_hpc.packing.training_statistics import BandRanges, ranges_of_none
 from lens_hpc.packing.writing import BadRows
 from lens_hpc.texts import csv_text
-
-TWINS_SHOWN = 3
 
 
 def publish_dataset(plan: Plan) -> Manifest | None:
@@ -58,7 +55,7 @@ def publish_dataset(plan: Plan) -> Manifest | None:
         manifest = make_manifest(plan, complete, bad)
         _remove_strays(plan)
         _put_file(plan, REJECTED, _rejected_text(plan, bad) if bad else None)
-        _put_file(plan, MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        _put_file(plan, MANIFEST, manifest_text(manifest))
         plan.folder.rename(output)
     except (FileNotFoundError, UserError):
         # Another task has renamed the folder meanwhile, and its shards are not where they were.
@@ -132,41 +129,28 @@ def make_manifest(plan: Plan, notes: list[ShardNote], bad: BadRows) -> Manifest:
     `notes` are those of the plan's shards, in the same order. Raises UserError where a split has
     no good row, or a feature no value in training.
     """
-    settings = plan.settings
     packed_rows = _packed_rows(plan, bad)
-    check_features(settings, plan.catalogue, packed_rows)  # again, without the rows rejected since
+    # Again, without the rows rejected since.
+    check_features(plan.settings, plan.catalogue, packed_rows)
 
-    assert plan.cutouts.shape is not None
-    _, height, width = plan.cutouts.shape
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=settings.name,
-        bands=settings.bands,
-        height=height,
-        width=width,
-        dtype=settings.dtype,
-        pixel_scale_arcsec=settings.finest_pixel_scale,
-        resampled=_resampled_bands(plan),
-        units=settings.units,
-        zero_point=_by_band(settings.zero_point, settings.bands),
-        gain=_by_band(settings.gain, settings.bands),
-        features=settings.columns.features,
-        grouped=settings.columns.group is not None,
-        seed=settings.seed,
-        block_rows=shards.BLOCK_ROWS,
-        statistics=None,
-        splits={
-            split: _make_split_record(plan, notes, split, rows)
-            for split, rows in packed_rows.items()
-        },
+    written = _written_shards(plan, notes)
+    splits = {}
+    for split, rows in packed_rows.items():
+        records = [shard.record for shard in written if shard.split == split]
+        splits[split] = make_split_record(plan.catalogue.labels[rows], records)
+
+    manifest = draft_manifest(
+        plan.folder,
+        plan.facts,
+        splits,
+        duplicates=count_duplicates(plan.folder, written),
         rejected=len(bad),
-        duplicates_across_splits=count_duplicates(plan, notes),
-        recipe=recipe_of(settings),
-        created_by=f"lens_hpc {__version__}",
-        files=record_tables(plan.folder),
         source=describe_source(plan),
     )
-    return _with_statistics(plan, manifest, notes, packed_rows)
+    if "train" not in packed_rows:
+        return manifest
+    features = plan.catalogue.features[packed_rows["train"]]
+    return with_statistics(plan.folder, manifest, features, _training_ranges(plan, notes))
 
 
 def _packed_rows(plan: Plan, bad: BadRows) -> dict[str, np.ndarray]:
@@ -181,104 +165,21 @@ def _packed_rows(plan: Plan, bad: BadRows) -> dict[str, np.ndarray]:
     return packed
 
 
-def _notes_of(plan: Plan, notes: list[ShardNote], split: str) -> list[ShardNote]:
-    pairs = zip(plan.shards, notes, strict=True)
-    return [note for shard, note in pairs if shard.split == split]
+def _written_shards(plan: Plan, notes: list[ShardNote]) -> list[WrittenShard]:
+    """Return the shards that have a file: those with a good row."""
+    written = []
+    for shard, note in zip(plan.shards, notes, strict=True):
+        if note.record is not None:
+            record = ShardRecord.model_validate(note.record)
+            written.append(WrittenShard(shard.split, record, note.image_crc32))
+    return written
 
 
-def _make_split_record(
-    plan: Plan, notes: list[ShardNote], split: str, rows: np.ndarray
-) -> SplitRecord:
-    labels = plan.catalogue.labels[rows]
-    records = [note.record for note in _notes_of(plan, notes, split)]
-    return SplitRecord(
-        rows=len(rows),
-        lenses=int((labels == 1).sum()),
-        non_lenses=int((labels == 0).sum()),
-        unlabelled=int((labels == -1).sum()),
-        shards=tuple(ShardRecord.model_validate(record) for record in records if record),
-    )
-
-
-def _resampled_bands(plan: Plan) -> tuple[str, ...]:
-    """Return the bands whose pixels were wider than those of the finest."""
-    ratios = plan.cutouts.pixel_ratios
-    if ratios is None:
-        return ()
-    bands = zip(plan.settings.bands, ratios, strict=True)
-    return tuple(band for band, ratio in bands if ratio > 1)
-
-
-def _by_band(
-    setting: float | Mapping[str, float | None] | None, bands: tuple[str, ...]
-) -> dict[str, float | None]:
-    """Return the value of each band of a setting that is one for all, or a mapping."""
-    if isinstance(setting, Mapping):
-        return {band: setting[band] for band in bands}
-    return dict.fromkeys(bands, setting)
-
-
-def _with_statistics(
-    plan: Plan, manifest: Manifest, notes: list[ShardNote], packed_rows: dict[str, np.ndarray]
-) -> Manifest:
-    """Return the manifest with the statistics of training, where there is one."""
-    if "train" not in packed_rows:
-        return manifest
-
-    train = ColumnReader(plan.folder, "train", manifest=manifest)
-    features = plan.catalogue.features[packed_rows["train"]]
-    of_train = _notes_of(plan, notes, "train")
-    statistics = training_statistics(train, features, of_train, plan.settings.seed)
-    return manifest.model_copy(update={"statistics": statistics})
-
-
-# ---- duplicates ----
-
-
-def count_duplicates(plan: Plan, notes: list[ShardNote]) -> int:
-    """Count the cutouts that are identical to one in another split; warn with the first few."""
-    names = []
-    for one, other in _equal_checksums(plan, notes):
-        (shard, row), (other_shard, other_row) = one, other
-        if shard.split == other_shard.split:
-            continue
-
-        # Different cutouts may have one checksum by chance.
-        image, name = shards.read_row(plan.folder / shard.file, row)
-        other_image, other_name = shards.read_row(plan.folder / other_shard.file, other_row)
-        if np.array_equal(image, other_image):
-            names.append(f"{name} ({shard.split}) and {other_name} ({other_shard.split})")
-
-    if names:
-        shown = "; ".join(names[:TWINS_SHOWN])
-        if len(names) > TWINS_SHOWN:
-            shown += " ..."
-        logger.warning(
-            "%d cutouts are identical to one in another split: %s; "
-            "keep them together with columns.group",
-            len(names),
-            shown,
-        )
-    return len(names)
-
-
-def _equal_checksums(
-    plan: Plan, notes: list[ShardNote]
-) -> list[tuple[tuple[Shard, int], tuple[Shard, int]]]:
-    """Return pairs of (shard, row in it) whose images have the same checksum."""
-    counts = [len(note.image_crc32) for note in notes]
-    codes = np.concatenate([np.array(note.image_crc32, dtype=np.uint32) for note in notes])
-    shard_numbers = np.repeat(np.arange(len(notes)), counts)
-    row_numbers = np.concatenate([np.arange(count) for count in counts])
-
-    # Equal checksums are neighbours once they are sorted.
-    order = np.argsort(codes, kind="stable")
-    is_equal = codes[order[1:]] == codes[order[:-1]]
-    pairs = []
-    for position in np.flatnonzero(is_equal):
-        one, other = (
-            (plan.shards[shard_numbers[index]], int(row_numbers[index]))
-            for index in order[position : position + 2]
-        )
-        pairs.append((one, other))
-    return pairs
+def _training_ranges(plan: Plan, notes: list[ShardNote]) -> BandRanges:
+    """Return the ranges of the pixels in training."""
+    ranges = ranges_of_none(len(plan.settings.bands))
+    for shard, note in zip(plan.shards, notes, strict=True):
+        if shard.split == "train" and note.record is not None:
+            noted = (note.band_min, note.band_max, note.missing_pixels)
+            ranges = ranges.merged(BandRanges(*map(np.array, noted)))
+    return ranges

@@ -1,31 +1,65 @@
 """Statistics of the training split: of all features, and of a sample of the pixels."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lens_hpc.dataset.columns import ColumnReader
 from lens_hpc.dataset.manifest import PERCENTILES, Distribution, Statistics
-from lens_hpc.packing.notes import ShardNote
 
 PIXELS_SAMPLED = 500_000
 ROWS_SAMPLED = 4096
 ROWS_PER_READ = 256
 
 
+class BandRanges(NamedTuple):
+    """What only reading every pixel tells: of some cutouts, for each band, (bands,)."""
+
+    lowest: np.ndarray
+    highest: np.ndarray
+    missing: np.ndarray
+    """Pixels that hold no measurement."""
+
+    def merged(self, other: "BandRanges") -> "BandRanges":
+        """Return the ranges of the cutouts of both."""
+        return BandRanges(
+            lowest=np.minimum(self.lowest, other.lowest),
+            highest=np.maximum(self.highest, other.highest),
+            missing=self.missing + other.missing,
+        )
+
+
+def ranges_of_none(bands: int) -> BandRanges:
+    """Return the ranges of no cutout."""
+    return BandRanges(
+        lowest=np.full(bands, np.inf),
+        highest=np.full(bands, -np.inf),
+        missing=np.zeros(bands, dtype=np.int64),
+    )
+
+
+def ranges_of(images: np.ndarray, missing: np.ndarray) -> BandRanges:
+    """Return the ranges of cutouts (n, bands, height, width), and what they miss (bands,)."""
+    lowest = images.min(axis=(0, 2, 3))
+    highest = images.max(axis=(0, 2, 3))
+    return BandRanges(lowest, highest, missing)
+
+
 def training_statistics(
-    train: ColumnReader, features: np.ndarray, notes: list[ShardNote], seed: int
+    train: ColumnReader, features: np.ndarray, ranges: BandRanges, seed: int
 ) -> Statistics:
     """Return the statistics of a training split whose shards are complete.
 
-    `features` (N, F) are those of its rows, and `notes` those of its shards. Missing features are
+    `features` (N, F) are those of its rows, and `ranges` those of its pixels. Missing features are
     left out. Memory is bounded whatever the number of rows.
     """
     return Statistics(
         feature_min=tuple(np.nanmin(features, axis=0).tolist()),
         feature_max=tuple(np.nanmax(features, axis=0).tolist()),
         feature_median=tuple(np.nanmedian(features, axis=0).tolist()),
-        image_max=max(0.0, *(value for note in notes for value in note.band_max)),
+        image_max=max(0.0, float(ranges.highest.max())),
         features=tuple(_describe_feature(column) for column in features.T),
-        bands=_describe_bands(train, notes, seed),
+        bands=_describe_bands(train, ranges, seed),
     )
 
 
@@ -48,22 +82,15 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 # ---- pixels ----
 
 
-def _describe_bands(
-    train: ColumnReader, notes: list[ShardNote], seed: int
-) -> tuple[Distribution, ...]:
-    """Return the distribution of each band: its extremes from the notes, the rest sampled."""
-    written = [note for note in notes if note.record]
-    lowest = np.min([note.band_min for note in written], axis=0)
-    highest = np.max([note.band_max for note in written], axis=0)
-    missing = np.sum([note.missing_pixels for note in written], axis=0)
-
+def _describe_bands(train: ColumnReader, ranges: BandRanges, seed: int) -> tuple[Distribution, ...]:
+    """Return the distribution of each band: its extremes of all pixels, the rest sampled."""
     bands = []
     for number, pixels in enumerate(sample_pixels(train, seed)):
         described = Distribution(
-            min=lowest[number],
-            max=highest[number],
+            min=ranges.lowest[number],
+            max=ranges.highest[number],
             percentiles=_percentiles(pixels),
-            missing=int(missing[number]),
+            missing=int(ranges.missing[number]),
         )
         bands.append(described)
     return tuple(bands)

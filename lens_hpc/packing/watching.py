@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing.cutouts import Cutouts
@@ -22,6 +25,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 NO_ROW = -1
 
 ShapeOrReason = tuple[int, ...] | str
+CutoutOrReason = np.ndarray | str
 
 
 class Watch:
@@ -98,13 +102,45 @@ def deadly_file_error(cutouts: Cutouts, watch: Watch) -> UserError:
             return UserError(f"{name}: ends the process that reads it; mend or remove it")
     return UserError(
         "a worker process was killed, perhaps for want of memory; run the same line again, "
-        "with fewer processes: shards that are complete are kept"
+        "with fewer processes: what is complete is kept"
     )
+
+
+class CutoutReaders:
+    """Worker processes that read cutouts. They begin with the first, and end with this object."""
+
+    def __init__(self, cutouts: Cutouts, processes: int) -> None:
+        self.cutouts = cutouts
+        self.processes = processes
+        self._watch = Watch(processes)
+        self._pool = make_pool(processes, "fork", _start_worker, cutouts, self._watch)
+
+    def read(self, groups: Iterable[Sequence[int]]) -> Iterator[list[CutoutOrReason]]:
+        """Yield the cutouts of each group of rows, or why there are none, in order.
+
+        As many groups are read ahead as there are processes. Raises UserError with the file at
+        which one died.
+        """
+        tasks: deque[Future[list[CutoutOrReason]]] = deque()
+        try:
+            for rows in groups:
+                tasks.append(self._pool.submit(_read_in_this_worker, rows))
+                if len(tasks) > self.processes:
+                    yield self._result(tasks.popleft())
+            while tasks:
+                yield self._result(tasks.popleft())
+        except BrokenProcessPool as error:
+            raise deadly_file_error(self.cutouts, self._watch) from error
+
+    def _result(self, task: Future[list[CutoutOrReason]]) -> list[CutoutOrReason]:
+        while not wait([task], timeout=SECONDS_BETWEEN_LOOKS).done:
+            self._watch.end_stuck_worker()
+        return task.result()
 
 
 # ---- the worker ----
 
-# Set in worker processes alone, which live no longer than their call.
+# Set in worker processes alone, which read nothing else.
 _work: tuple[Cutouts, Watch] | None = None
 
 
@@ -123,14 +159,20 @@ def _start_worker(cutouts: Cutouts, watch: Watch) -> None:
 
 
 def _shapes_in_this_worker(rows: list[int]) -> list[ShapeOrReason]:
+    return [
+        found if isinstance(found, str) else found.shape for found in _read_in_this_worker(rows)
+    ]
+
+
+def _read_in_this_worker(rows: Sequence[int]) -> list[CutoutOrReason]:
     assert _work is not None
     cutouts, watch = _work
-    shapes: list[ShapeOrReason] = []
+    found: list[CutoutOrReason] = []
     for row in rows:
         watch.begin(row)
         try:
-            shapes.append(cutouts[row].shape)
+            found.append(cutouts[row])
         except BadCutoutError as error:
-            shapes.append(str(error))
+            found.append(str(error))
     watch.end()
-    return shapes
+    return found

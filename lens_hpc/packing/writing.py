@@ -10,13 +10,13 @@ import numpy as np
 
 from lens_hpc import files
 from lens_hpc.dataset import shards
-from lens_hpc.dataset.manifest import SCHEMA_VERSION
 from lens_hpc.errors import UserError
 from lens_hpc.logs import Progress, logger
+from lens_hpc.packing.describing import shard_attributes
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.notes import ShardNote, notes_folder, read_note, write_note
 from lens_hpc.packing.plan import MOST_LISTED, Plan, Shard, bad_rows_error
-from lens_hpc.packing.recipe import PackSettings
+from lens_hpc.packing.training_statistics import ranges_of, ranges_of_none
 from lens_hpc.packing.watching import Watch, deadly_file_error
 from lens_hpc.workers import make_pool
 
@@ -145,9 +145,7 @@ def write_shard_and_note(plan: Plan, shard: Shard, watch: Watch) -> BadRows:
     files.make_folder(file.parent)
     needed = sum(len(shard.rows) for shard in plan.shards) * plan.cutouts.row_bytes / 1e6
     kept = f"shards that are complete are kept, and all need {needed:,.0f} MB"
-    attributes = shard_attributes(plan.settings)
-    attributes["split"] = shard.split
-    attributes["file"] = shard.file
+    attributes = shard_attributes(plan.facts, shard.split, shard.file)
 
     rows = shard.rows
     all_bad: BadRows = {}
@@ -183,9 +181,9 @@ def write_shard_and_note(plan: Plan, shard: Shard, watch: Watch) -> BadRows:
         fingerprint=plan.fingerprint(shard),
         record=record,
         image_crc32=kept_image_crc32,
-        band_min=blocks.band_min.tolist(),
-        band_max=blocks.band_max.tolist(),
-        missing_pixels=blocks.missing_pixels.tolist(),
+        band_min=blocks.ranges.lowest.tolist(),
+        band_max=blocks.ranges.highest.tolist(),
+        missing_pixels=blocks.ranges.missing.tolist(),
         bad=reasons,
     )
     write_note(plan, shard, note)
@@ -202,11 +200,8 @@ class _BlockReader:
 
     def begin(self) -> None:
         """Forget what was read before."""
-        bands = len(self.plan.settings.bands)
         self.bad: BadRows = {}
-        self.band_min = np.full(bands, np.inf)
-        self.band_max = np.full(bands, -np.inf)
-        self.missing_pixels = np.zeros(bands, dtype=np.int64)
+        self.ranges = ranges_of_none(len(self.plan.settings.bands))
 
     def read(self, rows: np.ndarray) -> Iterator[shards.RowBlock]:
         """Yield blocks of these rows. A bad row is noted, and its cutout is left dark."""
@@ -222,6 +217,7 @@ class _BlockReader:
         assert plan.cutouts.shape is not None
         images = np.zeros((len(rows), *plan.cutouts.shape), plan.settings.dtype)
         sources = [""] * len(rows)
+        missing_pixels = np.zeros(len(plan.settings.bands), dtype=np.int64)
         for position, row in enumerate(rows):
             self.watch.begin(row)
             try:
@@ -229,11 +225,10 @@ class _BlockReader:
             except BadCutoutError as error:
                 self.bad[int(row)] = str(error)
             else:
-                self.missing_pixels += missing
+                missing_pixels += missing
         self.watch.end()
 
-        self.band_min = np.minimum(self.band_min, images.min(axis=(0, 2, 3)))
-        self.band_max = np.maximum(self.band_max, images.max(axis=(0, 2, 3)))
+        self.ranges = self.ranges.merged(ranges_of(images, missing_pixels))
         return shards.RowBlock(
             images=images,
             features=plan.catalogue.features[rows],
@@ -245,15 +240,3 @@ class _BlockReader:
             weights=plan.catalogue.weights[rows],
             pixel_hashes=shards.hash_pixels(images),
         )
-
-
-def shard_attributes(settings: PackSettings) -> dict[str, object]:
-    """Return what every shard says of itself."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": settings.name,
-        "bands": list(settings.bands),
-        "features": list(settings.columns.features),
-        "pixel_scale_arcsec": settings.finest_pixel_scale,
-        "units": settings.units,
-    }

@@ -98,11 +98,9 @@ def text(contents: DatasetContents) -> str:
 
 def _general_lines(manifest: Manifest) -> list[str]:
     size = f"{manifest.height} x {manifest.width} px of {manifest.pixel_scale_arcsec:g} arcsec"
-    recipe = manifest.recipe
-    origin = next(filter(None, map(recipe.get, ("catalogue", "images", "stack"))), "unknown")
     lines = [
         f"  bands     {', '.join(manifest.bands)}; {size}; {manifest.dtype}; {manifest.units}",
-        f"  origin    {origin}, seed {manifest.seed}, {manifest.created_by}",
+        f"  origin    {_origin(manifest)}, seed {manifest.seed}, {manifest.created_by}",
     ]
 
     if manifest.resampled:
@@ -114,6 +112,18 @@ def _general_lines(manifest: Manifest) -> list[str]:
     if duplicates:
         lines.append(f"  leak      {duplicates:,} cutouts are identical to one in another split")
     return lines
+
+
+def _origin(manifest: Manifest) -> str:
+    recipe = manifest.recipe
+    if _is_ranked(manifest):
+        return f"the highest scores of {recipe[layout.CANDIDATES].get('survey', 'a survey')}"
+    return next(filter(None, map(recipe.get, ("catalogue", "images", "stack"))), "unknown")
+
+
+def _is_ranked(manifest: Manifest) -> bool:
+    """Say whether the rows are candidates of a prediction, the best first."""
+    return isinstance(manifest.recipe.get(layout.CANDIDATES), dict)
 
 
 def _split_lines(manifest: Manifest) -> list[str]:
@@ -160,23 +170,44 @@ def _count_missing(dataset: Dataset) -> tuple[int, ...]:
 
 
 def _draw_contact_sheet(path: Path, split: Split, seed: int) -> None:
-    """Draw some random cutouts of each class of a split, with their ids."""
-    from lens_hpc.reporting.pictures import draw_cutouts  # imports Matplotlib
+    """Draw some cutouts of a split: random ones of each class, or the best of candidates."""
+    from lens_hpc.reporting import pictures  # imports Matplotlib
 
     if not len(split):
         raise UserError(f"{split.dataset}: {split.name} has no rows to draw; name another split")
 
+    sheets = {}
+    for title, chosen in _choose_rows(split, seed).items():
+        sheets[title] = (split.take("images", chosen), _captions(split, chosen))
+
+    manifest = split.manifest
+    bar = pictures.scale_bar(manifest)
+    with files.whole_file(path) as partial:
+        pictures.draw_cutouts(partial, sheets, manifest.bands, bar, CUTOUTS_PER_LINE)
+
+
+def _choose_rows(split: Split, seed: int) -> dict[str, np.ndarray]:
+    """Return the numbers of the rows to draw, by the title of their sheet."""
+    most = LINES_PER_CLASS * CUTOUTS_PER_LINE
+    if _is_ranked(split.manifest):
+        return {"candidates, the best first": np.arange(min(len(split), most))}
+
     rng = np.random.default_rng(seed)
     labels = split.take("labels", np.arange(len(split)))
-    sheets = {}
+    chosen = {}
     for title, label in (("lenses", 1), ("non-lenses", 0), ("unlabelled", -1)):
         members = np.flatnonzero(labels == label)
-        count = min(len(members), LINES_PER_CLASS * CUTOUTS_PER_LINE)
-        chosen = rng.choice(members, count, replace=False)
-
         # A class without cutouts gets no title.
-        if count:
-            sheets[title] = (split.take("images", chosen), split.ids(chosen).tolist())
+        if len(members):
+            chosen[title] = rng.choice(members, min(len(members), most), replace=False)
+    return chosen
 
-    with files.whole_file(path) as partial:
-        draw_cutouts(partial, sheets, split.manifest.bands, CUTOUTS_PER_LINE)
+
+def _captions(split: Split, rows: np.ndarray) -> list[str]:
+    """Return the ids of rows, and the probabilities of candidates."""
+    ids = split.ids(rows).tolist()
+    kept = split.kept_columns()
+    if not _is_ranked(split.manifest) or "probability" not in kept:
+        return ids
+    probabilities = kept["probability"].iloc[rows]
+    return [f"{name}  {value:.3f}" for name, value in zip(ids, probabilities, strict=True)]

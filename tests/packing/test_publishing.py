@@ -11,7 +11,7 @@ from lens_hpc import files
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
-from lens_hpc.packing import publishing, writing
+from lens_hpc.packing import describing, publishing, writing
 from lens_hpc.packing.plan import make_plan
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.settings import load
@@ -114,14 +114,14 @@ def test_another_task_may_publish_while_this_one_describes_the_dataset(
 ) -> None:
     plan = make_plan(settings_of(survey, tmp_path / "d"))
     writing.write_shards(plan)
-    open_columns = publishing.ColumnReader
+    open_columns = describing.ColumnReader
 
     def open_late(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(publishing, "ColumnReader", open_columns)
+        monkeypatch.setattr(describing, "ColumnReader", open_columns)
         assert publishing.publish_dataset(plan) is not None
         return open_columns(*arguments, **options)
 
-    monkeypatch.setattr(publishing, "ColumnReader", open_late)
+    monkeypatch.setattr(describing, "ColumnReader", open_late)
     assert publishing.publish_dataset(plan) is None
     call("verify", tmp_path / "d")
 

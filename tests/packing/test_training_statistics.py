@@ -58,7 +58,8 @@ def test_the_same_whoever_writes_the_shards(tmp_path: Path) -> None:
     survey = write_survey(tmp_path / "s", rows=600, size=23)
     one = statistics_of(Dataset(pack_survey(survey, tmp_path / "a", "shard_mib=1", "processes=1")))
     for task in (1, 0):
-        pack_survey(survey, tmp_path / "b", "shard_mib=1", f"task={task}", "tasks=2")
+        share = ("processes=2", f"task={task}", "tasks=2")
+        pack_survey(survey, tmp_path / "b", "shard_mib=1", *share)
     assert statistics_of(Dataset(tmp_path / "b"))[1] == one[1]
 
 

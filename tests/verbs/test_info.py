@@ -6,6 +6,7 @@ from PIL import Image
 
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
+from lens_hpc.reporting import pictures
 from lens_hpc.verbs import info
 from tests.conftest import call
 
@@ -27,6 +28,16 @@ def test_it_draws_lenses_and_non_lenses(dataset: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_each_cutout_has_the_scale_bar_of_the_dataset(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(pictures, "_draw_bar", lambda _, bar: drawn.append(bar))
+    call("info", dataset, f"figure={tmp_path / 'sheet.png'}", "split=val")
+    # A cutout of 8 pixels is 1.6 arcsec wide.
+    assert drawn == [(0.5, pytest.approx(31.25))] * len(Split(dataset, "val"))
 
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path) -> None:
