@@ -5,7 +5,6 @@ reason; what is wrong with the catalogue as a whole is a UserError.
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,22 +20,20 @@ from lens_hpc.packing.catalogue_files import (
     expand_paths,
     image_patterns,
 )
+from lens_hpc.packing.catalogue_tables import read_tables
 from lens_hpc.packing.cells import (
     MISSING,
     CatalogueTable,
     all_differ,
     fixed_strings,
-    from_frame,
 )
-from lens_hpc.packing.conditions import evaluate_condition, words_in_condition
-from lens_hpc.packing.joins import choose_rows, join_tables
-from lens_hpc.packing.missing import mark_missing, remedy, warn_of_suspects
+from lens_hpc.packing.conditions import evaluate_condition
+from lens_hpc.packing.joins import Choice, choose_rows, tell_choice
+from lens_hpc.packing.missing import remedy, warn_of_suspects
 from lens_hpc.packing.mosaic_rows import PlacedRows, place_rows
-from lens_hpc.packing.parts import expand_parts, part_fields
-from lens_hpc.packing.recipe import Columns, Join, Recipe
-from lens_hpc.packing.tables import read_table
-from lens_hpc.packing.templates import check_template, expand_template, template_fields
-from lens_hpc.packing.uncatalogued import uncatalogued_rows
+from lens_hpc.packing.parts import expand_parts
+from lens_hpc.packing.recipe import Columns, Recipe
+from lens_hpc.packing.templates import expand_template
 
 LABELS = {
     "0": 0,
@@ -52,8 +49,6 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LONGEST_SPLIT = 100
 LONGEST_ID = 500
 """Characters of an id or a group, whose longest decides how much memory all of them take."""
-NEVER_MISSING = ("columns.id", "images", "hdu", "key")
-ROW = "row"
 
 
 @dataclass
@@ -123,65 +118,50 @@ def read_catalogue(recipe: Recipe, source: Path) -> Catalogue:
     if not source.is_dir():
         raise UserError(f"source = {source}: there is no such folder")
 
-    patterns = image_patterns(recipe)
-    _check_templates(recipe, patterns)
-    table = _read_tables(recipe, patterns, source)
-    length = len(table)
-    rows = np.arange(length)
-    unasked: dict[int, str] = {}
-    if recipe.where is not None:
-        rows, unasked = choose_rows(table, recipe.where)
-        table = table.take(rows)
+    table = read_tables(recipe, source)
+    choice = choose_rows(table, recipe.where)
+    tell_choice(recipe.where, len(choice.rows), choice.left_out, choice.unknown)
 
-    columns = recipe.columns
-    paths = expand_paths(recipe, patterns, table, source)
-    catalogue = _make_catalogue(columns, table, paths)
-    catalogue.table_rows = rows
-    catalogue.table_length = length
-    catalogue.hdus = expand_parts(recipe.hdu, table, recipe.bands)
-    catalogue.keys = expand_parts(recipe.key, table, recipe.bands)
+    # The paths come first: what is wrong with their pattern concerns all rows.
+    paths = expand_paths(recipe, image_patterns(recipe), choice.table, source)
+    catalogue = read_rows(recipe.columns, choice)
+    catalogue.paths = paths
+    catalogue.table_rows = choice.rows
+    catalogue.table_length = len(table)
+    catalogue.hdus = expand_parts(recipe.hdu, choice.table, recipe.bands)
+    catalogue.keys = expand_parts(recipe.key, choice.table, recipe.bands)
+
+    _read_kept(catalogue, choice.table, recipe.columns)
+    warn_of_features(recipe.columns, choice.table, catalogue.features)
+    if recipe.mosaics is not None:
+        catalogue.place(place_rows(recipe, choice.table, source))
+    _check_files(catalogue, source, recipe.follow_links)
+    return catalogue
+
+
+def read_rows(columns: Columns, choice: Choice) -> Catalogue:
+    """Read and check the cells of rows: all that the rows themselves tell, without any file."""
+    table = choice.table
+    catalogue = _make_catalogue(columns, table)
 
     # The first reason stays, so the order of these is that of the messages.
-    for row, reason in unasked.items():
-        catalogue.reject(int(np.searchsorted(rows, row)), reason)
+    for row, reason in choice.unasked.items():
+        catalogue.reject(row, reason)
     _check_ids(catalogue)
     _check_groups(catalogue)
     _read_labels(catalogue, table, columns.label)
     _read_columns_of_numbers(catalogue, table, columns)
     _read_splits(catalogue, table, columns)
-    if recipe.mosaics is not None:
-        catalogue.place(place_rows(recipe, table, source))
-    _check_files(catalogue, source, recipe.follow_links)
     return catalogue
 
 
-def _read_tables(recipe: Recipe, patterns: list[list[str]], source: Path) -> CatalogueTable:
-    """Return the table of all rows, with the columns that the recipe names."""
-    columns = recipe.columns
-    requested = _requested_columns(recipe, patterns)
-    joins = [recipe.join] if isinstance(recipe.join, Join) else list(recipe.join)
-    names = {name for _, name in requested}
-    names |= {join.key for join in joins}
-    for condition in (columns.label, recipe.where):
-        if condition is not None:
-            names |= {condition, *words_in_condition(condition)}
-
-    if recipe.catalogue is None:
-        table = from_frame(uncatalogued_rows(recipe, patterns, source))
-    else:
-        table = read_table(source / recipe.catalogue, names, recipe.table)
-    table = join_tables(table, joins, source, names)
-    if ROW in names and ROW not in table:
-        numbers = pa.array(np.arange(len(table)))
-        table = CatalogueTable({**table.columns, ROW: numbers}, table.existing)
-    _check_columns(recipe, requested, table)
-
-    # An id of 99 is an id, where a magnitude of 99 is none.
-    spared = [name for setting, name in requested if setting in NEVER_MISSING]
-    return mark_missing(table, columns.missing, spared)
+def warn_of_features(columns: Columns, table: CatalogueTable, features: np.ndarray) -> None:
+    """Warn of what seems to mean "not measured" in the features (N, F) of a table."""
+    for number, name in enumerate(columns.features):
+        warn_of_suspects(table, name, features[:, number])
 
 
-def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) -> Catalogue:
+def _make_catalogue(columns: Columns, table: CatalogueTable) -> Catalogue:
     """Return the rows of a table, with what is text in them."""
     count = len(table)
     if "{" in columns.id:
@@ -195,93 +175,21 @@ def _make_catalogue(columns: Columns, table: CatalogueTable, paths: np.ndarray) 
     if columns.group is not None:
         groups = fixed_strings(table.texts(columns.group), LONGEST_ID)
 
-    catalogue = Catalogue(
+    return Catalogue(
         ids=ids,
         labels=np.full(count, -1, dtype=np.int8),
         features=np.full((count, len(columns.features)), np.nan, dtype=np.float32),
-        paths=paths,
+        paths=np.empty((count, 0), dtype=object),
         groups=groups,
         splits=None,
         stamps=np.zeros(count, dtype=np.uint64),
     )
+
+
+def _read_kept(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:
     kept = pa.table({name: table.typed(name) for name in columns.keep})
     if columns.keep:
         catalogue.kept = kept.to_pandas(types_mapper=pd.ArrowDtype)
-    return catalogue
-
-
-# ---- the recipe and the columns ----
-
-
-def _check_columns(
-    recipe: Recipe, requested: Collection[tuple[str, str]], table: CatalogueTable
-) -> None:
-    """Raise UserError for columns that are not there, or that give the label away."""
-    columns = recipe.columns
-    in_label = words_in_condition(columns.label or "")
-    deciding = sorted(set(in_label) & set(columns.features))
-    if deciding:
-        listed = ", ".join(deciding)
-        raise UserError(
-            f"columns.features: {listed} decides the label {columns.label!r}; take it out"
-        )
-
-    absent = [f"{name!r} ({key})" for key, name in requested if name not in table]
-    if absent:
-        where = "the fields of images" if recipe.catalogue is None else recipe.catalogue
-        listed = ", ".join(absent)
-        raise UserError(
-            f"{where}: no column {listed}; it has: {table.names_shown()}. Name the right columns "
-            "in the recipe"
-        )
-
-
-def _check_templates(recipe: Recipe, patterns: list[list[str]]) -> None:
-    """Raise UserError with the setting that should be a template, and is none."""
-    texts: list[tuple[str, object]] = [("columns.id", recipe.columns.id)]
-    texts += [("images", path) for alternatives in patterns for path in alternatives]
-    for setting in ("hdu", "key"):
-        named = getattr(recipe, setting)
-        values = named.values() if isinstance(named, dict) else [named]
-        texts += [(setting, value) for value in values]
-
-    for setting, text in texts:
-        # What is no path is a template only where it has a brace.
-        if not isinstance(text, str) or (setting != "images" and "{" not in text):
-            continue
-        try:
-            check_template(text, is_pattern=setting == "images" and recipe.catalogue is None)
-        except UserError as error:
-            raise UserError(f"{setting}: {error}") from error
-
-
-def _requested_columns(recipe: Recipe, patterns: list[list[str]]) -> list[tuple[str, str]]:
-    """Return which setting names which column, each pair once."""
-    columns = recipe.columns
-    requested = []
-    id_columns = template_fields(columns.id) if "{" in columns.id else [columns.id]
-    requested += [("columns.id", name) for name in id_columns]
-
-    # A label that is no plain name is a condition, which names missing columns itself.
-    if columns.label is not None and columns.label.isidentifier():
-        requested.append(("columns.label", columns.label))
-    for setting in ("features", "keep"):
-        requested += [(f"columns.{setting}", name) for name in getattr(columns, setting)]
-    for setting in ("target", "weight", "group", "split"):
-        name = getattr(columns, setting)
-        if name is not None:
-            requested.append((f"columns.{setting}", name))
-    if isinstance(columns.missing, dict):
-        requested += [("columns.missing", name) for name in columns.missing]
-
-    for alternatives in patterns:
-        for path in alternatives:
-            requested += [("images", name) for name in template_fields(path)]
-    if recipe.mosaics is not None:
-        requested += recipe.mosaics.named_columns()
-    requested += [("hdu", name) for name in part_fields(recipe.hdu)]
-    requested += [("key", name) for name in part_fields(recipe.key)]
-    return list(dict.fromkeys(requested))
 
 
 # ---- checks of single rows ----
@@ -334,7 +242,6 @@ def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None)
 def _read_columns_of_numbers(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:
     for number, name in enumerate(columns.features):
         catalogue.features[:, number] = _read_numbers(catalogue, table, name)
-        warn_of_suspects(table, name, catalogue.features[:, number])
 
     if columns.target is not None:
         targets = _read_numbers(catalogue, table, columns.target)

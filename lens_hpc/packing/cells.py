@@ -6,7 +6,7 @@ for; no value passes through a type that cannot hold it.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -60,6 +60,11 @@ class CatalogueTable:
         columns = {name: column.take(numbers) for name, column in self.columns.items()}
         return CatalogueTable(columns, self.existing)
 
+    def slice(self, start: int, rows: int) -> "CatalogueTable":
+        """Return the table of so many rows that follow each other, or of what is left of them."""
+        columns = {name: column.slice(start, rows) for name, column in self.columns.items()}
+        return CatalogueTable(columns, self.existing)
+
     def texts(self, name: str) -> pa.Array:
         """Return a column as texts, with nulls where it is missing."""
         return _as_texts(self.columns[name])
@@ -88,14 +93,53 @@ class CatalogueTable:
     def typed(self, name: str) -> pa.Array:
         """Return a column with its type; one of texts becomes numbers where none loses a digit."""
         column = self.columns[name]
-        if not pa.types.is_large_string(column.type):
-            return column
-        numbers, wrong = _as_numbers(column)
-        if len(wrong) or numbers.null_count == len(numbers):
-            return column
-        loses = LOSES_AS_INTEGER if pa.types.is_integer(numbers.type) else LOSES_AS_FLOAT
-        has_loss = pc.any(pc.match_substring_regex(column, loses)).as_py()
-        return column if has_loss else numbers
+        return with_type(column, common_type([column]))
+
+
+def common_type(pieces: Sequence[pa.Array]) -> pa.DataType:
+    """Return the type of a column in pieces; one of texts has numbers where none loses a digit.
+
+    It does not depend on how the column is cut into pieces.
+    """
+    if not pa.types.is_large_string(pieces[0].type):
+        return pieces[0].type
+
+    types = {_parsed_type(piece) for piece in pieces}
+    if None in types:
+        # As one piece has words for missing values, they are looked for in all.
+        types = {_parsed_type(_without_words(piece)) for piece in pieces}
+    is_whole = types == {pa.int64()}
+    loses = LOSES_AS_INTEGER if is_whole else LOSES_AS_FLOAT
+
+    has_values = False
+    for piece in pieces:
+        numbers, wrong = _as_numbers(piece)
+        has_loss = pc.any(pc.match_substring_regex(piece, loses)).as_py()
+        if len(wrong) or has_loss:
+            return pa.large_string()
+        has_values |= not all_missing(numbers)
+    if not has_values:
+        return pa.large_string()
+    return pa.int64() if is_whole else pa.float64()
+
+
+def _parsed_type(texts: pa.Array) -> pa.DataType | None:
+    numbers = _parse_all(texts)
+    return None if numbers is None else numbers.type
+
+
+def with_type(column: pa.Array, data_type: pa.DataType) -> pa.Array:
+    """Return a column, or one piece of it, with the type that `common_type` names."""
+    if column.type == data_type:
+        return column
+    # As a float, "nan" would take digits from whole numbers beside it.
+    numbers, _ = _as_numbers(_without_words(column))
+    return numbers.cast(data_type, safe=False)
+
+
+def all_missing(column: pa.Array) -> bool:
+    """Say whether no row of a column has a value."""
+    return bool(column.null_count == len(column))
 
 
 def from_frame(frame: pd.DataFrame) -> CatalogueTable:

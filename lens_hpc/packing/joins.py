@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -129,22 +129,56 @@ def _examples(keys: pa.Array) -> str:
     return ", ".join(str(value) for value in values) or "nothing"
 
 
-def choose_rows(table: CatalogueTable, condition: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the numbers of the rows for which a condition holds, and why some cannot be asked.
+class Choice(NamedTuple):
+    """The rows of a table for which a condition holds, or cannot be asked."""
 
-    The latter are among the rows. Raises UserError when none is left.
-    """
+    table: CatalogueTable
+    rows: np.ndarray
+    """Their numbers among all rows, (n,)."""
+    unasked: dict[int, str]
+    """Row among those chosen: why the condition cannot be asked."""
+    left_out: int
+    """Rows for which it does not hold."""
+    unknown: int
+    """Rows for which it is unknown, as a value is missing."""
+
+
+def choose_rows(table: CatalogueTable, condition: str | None) -> Choice:
+    """Return the rows for which a condition holds; None: all of them."""
+    if condition is None:
+        rows = np.arange(len(table))
+        return Choice(table, rows, {}, left_out=0, unknown=0)
+
     verdict = evaluate_condition(condition, table, "where")
-    is_chosen = verdict.truth == 1
     is_wrong = np.zeros(len(table), dtype=bool)
     is_wrong[list(verdict.wrong)] = True
-    if not is_chosen.any() and not is_wrong.any():
-        raise UserError(f"where = {condition}: holds for none of {len(table):,} rows")
+    is_chosen = verdict.truth == 1
+    rows = np.flatnonzero(is_chosen | is_wrong)
 
-    left_out = int((verdict.truth == 0).sum())
-    unknown = int(((verdict.truth == -1) & ~is_wrong).sum())
+    unasked = {}
+    for row, reason in verdict.wrong.items():
+        place = np.searchsorted(rows, row)
+        unasked[int(place)] = reason
+
+    is_left_out = verdict.truth == 0
+    is_unknown = verdict.truth == -1
+    return Choice(
+        table=table.take(rows),
+        rows=rows,
+        unasked=unasked,
+        left_out=int(is_left_out.sum()),
+        unknown=int((is_unknown & ~is_wrong).sum()),
+    )
+
+
+def tell_choice(condition: str | None, chosen: int, left_out: int, unknown: int) -> None:
+    """Log how many rows a condition leaves out. Raises UserError when none is left."""
+    if condition is None:
+        return
+    if not chosen:
+        total = left_out + unknown
+        raise UserError(f"where = {condition}: holds for none of {total:,} rows")
     logger.info(
         "where = %s leaves out %d rows, and %d for which it is unknown",
         *(condition, left_out, unknown),
     )
-    return np.flatnonzero(is_chosen | is_wrong), verdict.wrong

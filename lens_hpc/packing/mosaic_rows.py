@@ -1,6 +1,6 @@
 """The rows of a catalogue on the mosaics of a survey: where each lies, and in which files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from lens_hpc.dataset.verdict import first_few
 from lens_hpc.errors import UserError
+from lens_hpc.packing.catalogue_files import FileCheck
 from lens_hpc.packing.cells import CatalogueTable
 from lens_hpc.packing.cutting import check_tile
 from lens_hpc.packing.image_formats import BadCutoutError
@@ -50,26 +51,227 @@ def place_rows(recipe: Recipe, table: CatalogueTable, source: Path) -> PlacedRow
 
     Raises UserError where no mosaic fits the recipe, or hardly any row lies on one.
     """
-    mosaics = recipe.mosaics
-    assert mosaics is not None
-    bad: dict[int, str] = {}
-    positions = _read_positions(table, mosaics, bad)
-    tiles = find_tiles(recipe, source)
-    if mosaics.tile is None:
-        grids = read_grids(recipe, source, tiles, range(len(tiles)))
-        _refuse_unplaced_tiles(grids)
-        tile_of_row = assign_tiles(grids.grids, positions)
-    else:
-        tile_of_row = _named_tiles(table, mosaics.tile, tiles, bad)
-        needed = np.unique(tile_of_row[tile_of_row != NO_TILE]).tolist()
-        grids = read_grids(recipe, source, tiles, needed)
-        _reject_outside(tiles, grids, positions, tile_of_row, bad)
+    placer = RowPlacer(recipe, source, find_tiles(recipe, source))
+    places = placer.place(table)
+    placer.check_all()
 
-    _reject_faulty_tiles(recipe, source, tiles, tile_of_row, bad)
-    has_place = np.isfinite(positions).all(axis=1)
-    _refuse_other_units(recipe, grids, positions[has_place], tile_of_row[has_place])
-    _reject_unplaced(recipe, tiles, positions, tile_of_row, bad)
-    return PlacedRows(positions, _paths_of_rows(recipe, tiles, tile_of_row), bad)
+    files = []
+    for number in range(len(placer.names)):
+        files.append(placer.files_of(number))
+    files.append(("",) * len(recipe.bands))  # of no tile, whose number is -1
+
+    paths_of_tiles = np.array(files, dtype=object)
+    return PlacedRows(
+        positions=places.positions,
+        paths=paths_of_tiles[places.tiles],
+        bad=places.bad,
+    )
+
+
+class Places(NamedTuple):
+    """On which tile each of N rows lies."""
+
+    positions: np.ndarray
+    """Right ascension and declination, (N, 2); NaN where there is none. *Unit: degrees*"""
+    tiles: np.ndarray
+    """Number of the tile, (N,), or NO_TILE."""
+    bad: dict[int, str]
+    """Row: why it has no place, or none from which anything can be cut."""
+
+
+class RowPlacer:
+    """Finds the tiles of rows, table by table; what a tile is like is found out once."""
+
+    def __init__(self, recipe: Recipe, source: Path, tiles: Mapping[str, BandFiles]) -> None:
+        assert recipe.mosaics is not None
+        self.recipe = recipe
+        self.mosaics = recipe.mosaics
+        self.source = source
+        self.tiles = tiles
+        self.names = list(tiles)
+
+        self._files = list(tiles.values())
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._check = FileCheck(source, recipe.follow_links)
+        self._faults: dict[int, str] = {}
+        self._grids = TileGrids([None] * len(tiles), {})
+        self._has_grid: set[int] = set()
+        self._tally = _Tally()
+        if self.mosaics.tile is None:
+            self._read_grids(set(range(len(tiles))))
+            _refuse_unplaced_tiles(self._grids)
+
+    def files_of(self, number: int) -> tuple[str, ...]:
+        """Return the file of each band of a tile, empty where it has none."""
+        return tuple(file or "" for file in self._files[number])
+
+    def place(self, table: CatalogueTable) -> Places:
+        """Find the tile of each row of a table."""
+        bad: dict[int, str] = {}
+        positions = _read_positions(table, self.mosaics, bad)
+        if self.mosaics.tile is None:
+            tile_of_row = assign_tiles(self._grids.grids, positions)
+        else:
+            tile_of_row = self._named_tiles(table, self.mosaics.tile, bad)
+            self._reject_outside(positions, tile_of_row, bad)
+
+        self._tally.add(positions, tile_of_row)
+        _reject_unplaced(positions, tile_of_row, bad)
+        for number, rows in rows_of_tiles(tile_of_row):
+            _reject(rows, self._fault_of(number), bad)
+        return Places(positions, tile_of_row, bad)
+
+    def check_all(self) -> None:
+        """Raise UserError where hardly any of all rows that were placed lies on a tile."""
+        tally = self._tally
+        if tally.unknown_name is not None and not tally.has_known_name:
+            raise UserError(
+                f"{self.mosaics.tile} = {tally.unknown_name!r} (mosaics.tile): no row names a tile "
+                f"of which there is a file; there are {first_few(self.names)}. Make {{tile}} in "
+                "mosaics.path fit the column"
+            )
+        if tally.on_tiles < FEWEST_ON_TILES * tally.count:
+            raise UserError(self._describe_other_units())
+
+    # ---- tiles that a column names ----
+
+    def _named_tiles(self, table: CatalogueTable, column: str, bad: dict[int, str]) -> np.ndarray:
+        """Return the number of the tile that a column names for each row, (N,)."""
+        codes, texts = table.coded(column)
+        numbers = [self._numbers.get(text, NO_TILE) for text in texts]
+        self._tally.add_names(texts, numbers)
+
+        # What names no tile has the code -1, which is the last.
+        number_of_code = np.array([*numbers, NO_TILE])
+        tile_of_row = number_of_code[codes]
+        known = first_few(self.names)
+        for row in np.flatnonzero(tile_of_row == NO_TILE).tolist():
+            code = codes[row]
+            named = "names no tile" if code < 0 else f"= {texts[code]!r}: no file is of that tile"
+            bad.setdefault(row, f"{column} {named}; there are {known}")
+        return tile_of_row
+
+    def _reject_outside(
+        self, positions: np.ndarray, tile_of_row: np.ndarray, bad: dict[int, str]
+    ) -> None:
+        """Mark the rows that do not lie on the tile that they name, and take them off it."""
+        needed = set(np.unique(tile_of_row).tolist())
+        self._read_grids(needed - {NO_TILE})
+        for number, rows in rows_of_tiles(tile_of_row):
+            grid = self._grids.grids[number]
+            if grid is None:
+                continue
+
+            # A margin that is NaN is outside, too.
+            margins = grid.margins_of(positions[rows])
+            outside = rows[~(margins > 0)]
+            tile_of_row[outside] = NO_TILE
+            name = self.names[number]
+            place = grid.describe_place()
+            for row in outside.tolist():
+                position = _shown(positions[row])
+                bad.setdefault(row, f"lies outside of its tile {name}: {position}; {place}")
+
+    def _read_grids(self, needed: set[int]) -> None:
+        """Read where some tiles lie, as far as that is not known."""
+        new = sorted(needed - self._has_grid)
+        found = read_grids(self.recipe, self.source, self.tiles, new)
+        for number in new:
+            self._grids.grids[number] = found.grids[number]
+        self._grids.faults.update(found.faults)
+        self._has_grid.update(new)
+
+    # ---- all tiles ----
+
+    def _fault_of(self, number: int) -> str:
+        """Say why nothing can be cut from a tile, as far as its headers tell; else empty."""
+        if number not in self._faults:
+            fault = self._grids.faults.get(number)
+            self._faults[number] = fault or self._find_fault(number)
+        return self._faults[number]
+
+    def _find_fault(self, number: int) -> str:
+        files = self.files_of(number)
+        bands = zip(self.recipe.bands, files, strict=True)
+        absent = [band for band, file in bands if not file]
+        if absent:
+            listed = ", ".join(absent)
+            pattern = self.mosaics.path_of(absent[0])
+            name = self.names[number]
+            return f"tile {name} has no file of band {listed}: nothing fits {pattern}"
+
+        for file in files:
+            reason, _ = self._check.check(file)
+            if reason:
+                return reason
+        try:
+            check_tile(self.recipe, [self.source / file for file in files])
+        except BadCutoutError as error:
+            return str(error)
+        return ""
+
+    def _describe_other_units(self) -> str:
+        """Say that hardly any position lies on a tile, with a guess why."""
+        tally = self._tally
+        mosaics = self.mosaics
+        known = [grid for grid in self._grids.grids if grid is not None]
+        place = f" Such as {known[0].describe_place()}." if known else ""
+        low = tally.low
+        high = tally.high
+        guess = _guess_units(self._grids, tally.first_positions)
+        return (
+            f"{self.recipe.catalogue}: {tally.on_tiles:,} of {tally.count:,} positions lie on a "
+            f"tile. {mosaics.ra} is from {low[0]:g} to {high[0]:g}, {mosaics.dec} from {low[1]:g} "
+            f"to {high[1]:g}, and both must be in degrees (ICRS).{place}{guess}"
+        )
+
+
+class _Tally:
+    """What is known of all rows that were placed, however many tables they came in."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Rows that have a position."""
+        self.on_tiles = 0
+        self.low = np.full(2, np.inf)
+        self.high = np.full(2, -np.inf)
+        self.first_positions = np.empty((0, 2))
+        """Those of the first table with any, which stand for all where units are guessed."""
+        self.unknown_name: str | None = None
+        self.has_known_name = False
+
+    def add(self, positions: np.ndarray, tile_of_row: np.ndarray) -> None:
+        """Count the positions (N, 2) of a table."""
+        has_place = np.isfinite(positions).all(axis=1)
+        positions = positions[has_place]
+        if not len(positions):
+            return
+        if not self.count:
+            self.first_positions = positions
+
+        is_on_tile = tile_of_row[has_place] != NO_TILE
+        self.count += len(positions)
+        self.on_tiles += int(is_on_tile.sum())
+        self.low = np.minimum(self.low, positions.min(axis=0))
+        self.high = np.maximum(self.high, positions.max(axis=0))
+
+    def add_names(self, names: list[str], numbers: list[int]) -> None:
+        """Note whether any of the names in a table is that of a tile."""
+        self.has_known_name |= any(number != NO_TILE for number in numbers)
+        if self.unknown_name is None and names:
+            self.unknown_name = names[0]
+
+
+def rows_of_tiles(tile_of_row: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each tile that has rows, and their numbers, in growing order."""
+    order = np.argsort(tile_of_row, kind="stable")
+    in_order = tile_of_row[order]
+    numbers, starts = np.unique(in_order, return_index=True)
+    bounds = np.append(starts, len(order))
+    for place, number in enumerate(numbers.tolist()):
+        begin, end = bounds[place : place + 2]
+        if number != NO_TILE:
+            yield number, order[begin:end]
 
 
 def _read_positions(table: CatalogueTable, mosaics: Mosaics, bad: dict[int, str]) -> np.ndarray:
@@ -90,9 +292,6 @@ def _read_positions(table: CatalogueTable, mosaics: Mosaics, bad: dict[int, str]
     return np.stack(columns, axis=1)
 
 
-# ---- tiles that are found by where they lie ----
-
-
 def _refuse_unplaced_tiles(grids: TileGrids) -> None:
     """Raise UserError where a tile does not say where it lies: its rows cannot be known."""
     if grids.faults:
@@ -103,127 +302,25 @@ def _refuse_unplaced_tiles(grids: TileGrids) -> None:
         )
 
 
-def _reject_unplaced(
-    recipe: Recipe,
-    tiles: Mapping[str, BandFiles],
-    positions: np.ndarray,
-    tile_of_row: np.ndarray,
-    bad: dict[int, str],
-) -> None:
-    """Mark the rows that lie on no tile, or on one that lacks a band."""
-    for row in np.flatnonzero(tile_of_row == NO_TILE).tolist():
-        right_ascension, declination = positions[row]
-        bad.setdefault(
-            row, f"lies on no tile: position {right_ascension:.6f} {declination:+.6f} degrees"
-        )
-
-    assert recipe.mosaics is not None
-    for number, (name, files) in enumerate(tiles.items()):
-        absent = [band for band, file in zip(recipe.bands, files, strict=True) if file is None]
-        if not absent:
-            continue
-        pattern = recipe.mosaics.path_of(absent[0])
-        for row in np.flatnonzero(tile_of_row == number).tolist():
-            bad.setdefault(
-                row,
-                f"tile {name} has no file of band {', '.join(absent)}: nothing fits {pattern}",
-            )
+def _reject_unplaced(positions: np.ndarray, tile_of_row: np.ndarray, bad: dict[int, str]) -> None:
+    """Mark the rows that lie on no tile."""
+    unplaced = np.flatnonzero(tile_of_row == NO_TILE)
+    for row in unplaced.tolist():
+        position = _shown(positions[row])
+        bad.setdefault(row, f"lies on no tile: {position}")
 
 
-# ---- tiles that a column names ----
+def _shown(position: np.ndarray) -> str:
+    right_ascension, declination = position
+    return f"position {right_ascension:.6f} {declination:+.6f} degrees"
 
 
-def _named_tiles(
-    table: CatalogueTable, column: str, tiles: Mapping[str, BandFiles], bad: dict[int, str]
-) -> np.ndarray:
-    """Return the number of the tile that a column names for each row, (N,)."""
-    codes, texts = table.coded(column)
-    if texts and not set(texts) & set(tiles):
-        raise UserError(
-            f"{column} = {texts[0]!r} (mosaics.tile): no row names a tile of which there is a "
-            f"file; there are {first_few(list(tiles))}. Make {{tile}} in mosaics.path fit the "
-            "column"
-        )
-    numbers = {name: number for number, name in enumerate(tiles)}
-    number_of_code = np.array([numbers.get(text, NO_TILE) for text in texts] + [NO_TILE])
-    tile_of_row = number_of_code[codes]
-
-    for row in np.flatnonzero(tile_of_row == NO_TILE).tolist():
-        code = codes[row]
-        named = "names no tile" if code < 0 else f"= {texts[code]!r}: no file is of that tile"
-        known = first_few(list(tiles))
-        bad.setdefault(row, f"{column} {named}; there are {known}")
-    return tile_of_row
-
-
-def _reject_outside(
-    tiles: Mapping[str, BandFiles],
-    grids: TileGrids,
-    positions: np.ndarray,
-    tile_of_row: np.ndarray,
-    bad: dict[int, str],
-) -> None:
-    """Mark the rows that do not lie on the tile that they name, or on one that cannot be read."""
-    for number, name in enumerate(tiles):
-        rows = np.flatnonzero(tile_of_row == number)
-        grid = grids.grids[number]
-        if grid is None:
-            bad |= {row: grids.faults[number] for row in rows.tolist() if row not in bad}
-            continue
-
-        is_outside = ~(grid.margins_of(positions[rows]) > 0)
-        for row in rows[is_outside].tolist():
-            right_ascension, declination = positions[row]
-            bad.setdefault(
-                row,
-                f"lies outside of its tile {name}: position {right_ascension:.6f} "
-                f"{declination:+.6f} degrees; {grid.describe_place()}",
-            )
-        tile_of_row[rows[is_outside]] = NO_TILE
-
-
-# ---- all rows ----
-
-
-def _reject_faulty_tiles(
-    recipe: Recipe,
-    source: Path,
-    tiles: Mapping[str, BandFiles],
-    tile_of_row: np.ndarray,
-    bad: dict[int, str],
-) -> None:
-    """Mark the rows of tiles from which nothing can be cut, as far as their headers tell."""
-    for number in np.unique(tile_of_row[tile_of_row != NO_TILE]).tolist():
-        files = list(tiles.values())[number]
-        if None in files:
-            continue
-        try:
-            check_tile(recipe, [source / str(file) for file in files])
-        except BadCutoutError as error:
-            rows = np.flatnonzero(tile_of_row == number).tolist()
-            bad |= {row: str(error) for row in rows if row not in bad}
-
-
-def _refuse_other_units(
-    recipe: Recipe, grids: TileGrids, positions: np.ndarray, tile_of_row: np.ndarray
-) -> None:
-    """Raise UserError where hardly any position lies on a tile, with a guess why."""
-    count = len(positions)
-    on_tiles = np.count_nonzero(tile_of_row != NO_TILE)
-    if not count or on_tiles >= FEWEST_ON_TILES * count:
+def _reject(rows: np.ndarray, reason: str, bad: dict[int, str]) -> None:
+    """Mark rows as bad for a reason, if there is one; the first reason stays."""
+    if not reason:
         return
-
-    mosaics = recipe.mosaics
-    assert mosaics is not None
-    guess = _guess_units(grids, positions)
-    known = [grid for grid in grids.grids if grid is not None]
-    place = f" Such as {known[0].describe_place()}." if known else ""
-    low, high = positions.min(axis=0), positions.max(axis=0)
-    raise UserError(
-        f"{recipe.catalogue}: {on_tiles:,} of {count:,} positions lie on a tile. {mosaics.ra} is "
-        f"from {low[0]:g} to {high[0]:g}, {mosaics.dec} from {low[1]:g} to {high[1]:g}, and both "
-        f"must be in degrees (ICRS).{place}{guess}"
-    )
+    for row in rows.tolist():
+        bad.setdefault(row, reason)
 
 
 def _guess_units(grids: TileGrids, positions: np.ndarray) -> str:
@@ -235,11 +332,3 @@ def _guess_units(grids: TileGrids, positions: np.ndarray) -> str:
         if np.count_nonzero(tile_of_row != NO_TILE) > len(positions) / 2:
             return f" They seem to be {unit}: write degrees into the catalogue"
     return ""
-
-
-def _paths_of_rows(
-    recipe: Recipe, tiles: Mapping[str, BandFiles], tile_of_row: np.ndarray
-) -> np.ndarray:
-    files = [[path or "" for path in paths] for paths in tiles.values()]
-    files.append([""] * len(recipe.bands))  # of no tile, whose number is -1
-    return np.array(files, dtype=object)[tile_of_row]

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing import mosaic_rows
 from lens_hpc.packing.cells import CatalogueTable, from_frame
-from lens_hpc.packing.mosaic_rows import PlacedRows, place_rows
+from lens_hpc.packing.mosaic_rows import PlacedRows, RowPlacer, place_rows
+from lens_hpc.packing.mosaic_tiles import find_tiles
 from tests.packing.mosaic_surveys import make_header, make_recipe, noise, positions_in, write_mosaic
 
 SHAPE = (100, 120)
@@ -98,6 +100,34 @@ def test_a_tile_of_which_nobody_knows_where_it_lies_is_told(source: Path) -> Non
     placed = place(source, table_of((*A, "a"), (*CENTRES["b"], "b")), tile="tile")
     assert list(placed.bad) == [1]
     assert "b/g.fits: cannot be read as a mosaic" in placed.bad[1]
+
+
+@pytest.mark.parametrize("tile", [None, "tile"])
+def test_tiles_are_looked_at_once_for_many_tables(
+    source: Path, tile: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    for name in ("check_tile", "read_grids"):
+        real = getattr(mosaic_rows, name)
+
+        def note(*arguments: Any, name: str = name, real: Any = real) -> Any:
+            looked_at = arguments[-1]
+            opened.extend(f"{name} {each}" for each in looked_at)
+            return real(*arguments)
+
+        monkeypatch.setattr(mosaic_rows, name, note)
+
+    recipe = make_recipe(mosaics={"path": "{tile}/{band}.fits", "tile": tile})
+    table = table_of((*A, "a"), (*CENTRES["b"], "b"), (20.0, 2.2, "a"))
+    whole = place(source, table, tile=tile)
+    opened.clear()
+    placer = RowPlacer(recipe, source, find_tiles(recipe, source))
+    for row in (0, 1, 2, 0, 1):
+        piece = placer.place(table.slice(row, 1))
+        assert piece.bad == ({0: whole.bad[row]} if row in whole.bad else {})
+        np.testing.assert_array_equal(piece.positions, whole.positions[[row]])
+    placer.check_all()
+    assert len(opened) == len(set(opened)) > 0
 
 
 # ---- coordinates of another kind ----

@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lens_hpc.errors import UserError
-from lens_hpc.packing.cells import CatalogueTable
-from lens_hpc.packing.tables import read_table
+from lens_hpc.packing.cells import CatalogueTable, common_type, with_type
+from lens_hpc.packing.tables import read_table, stream_table
 from tests.conftest import write_survey
 from tests.packing.hostile_surveys import ecsv_of_merges
 
@@ -449,6 +449,7 @@ def plain(text: str | None) -> str | None:
     return (text or "").strip() or None
 
 
+@pytest.mark.usefixtures("without_workers")
 @pytest.mark.parametrize("ending", WRITERS)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=tables)
@@ -477,6 +478,7 @@ def masked(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+@pytest.mark.usefixtures("without_workers")
 @pytest.mark.parametrize("ending", ["fits", "vot", "ecsv"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=tables)
@@ -683,6 +685,7 @@ def test_a_text_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
         assert str(file) in refusal(file, ("id",))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "feather", "fits", "vot", "ecsv"])
 def test_random_damages_end_in_a_table_or_a_message(tmp_path: Path, ending: str) -> None:
@@ -751,3 +754,102 @@ def test_a_text_whose_header_repeats_itself_is_not_read_for_ever(
     monkeypatch.setattr("lens_hpc.packing.tables.LEAST_SECONDS", 1)
     (tmp_path / "c.ecsv").write_bytes(ecsv_of_merges())
     assert "more than 1 s of the processor's time" in refusal(tmp_path / "c.ecsv")
+
+
+# ---- some rows at a time ----
+
+
+def random_table(rng: np.random.Generator, rows: int) -> pa.Table:
+    """Return columns of many types, in which anything may be missing."""
+    is_missing = rng.random((5, rows)) < 0.3
+    words = rng.choice(["x", " y ", "", "12"], rows)
+    vectors = pa.array(rng.normal(size=rows * 3).astype("f4"))
+    return pa.table(
+        {
+            "id": pa.array(np.arange(rows)),
+            "word": pa.array(words, mask=is_missing[0]).dictionary_encode(),
+            "mag": pa.array(rng.normal(size=rows).astype("f4"), mask=is_missing[1]),
+            "is_lens": pa.array(rng.random(rows) < 0.5, mask=is_missing[2]),
+            "day": pa.array(rng.integers(0, 99, rows).astype("datetime64[D]"), mask=is_missing[3]),
+            "flux": pa.FixedSizeListArray.from_arrays(vectors, 3),
+            "flux.mask": pa.array(is_missing[4]),
+            "nothing": pa.nulls(rows),
+        }
+    )
+
+
+@pytest.mark.usefixtures("without_workers")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("most_rows", [1, 6, 1000])
+def test_a_table_in_pieces_is_the_one_that_is_read_whole(
+    tmp_path: Path, seed: int, most_rows: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    for number in range(3):
+        table = random_table(rng, int(rng.integers(0, 20)) if number else 20)
+        pq.write_table(
+            table, tmp_path / f"{number}.parquet", row_group_size=int(rng.integers(1, 9))
+        )
+
+    names = {"id", "word", "mag", "is_lens", "day", "flux[1]", "nothing"}
+    whole = read_table(tmp_path, names)
+    pieces = list(stream_table(tmp_path, names, None, most_rows))
+    lengths = [len(piece) for piece in pieces]
+    assert lengths[:-1] == [most_rows] * (len(pieces) - 1)
+    assert 0 < lengths[-1] <= most_rows
+    for name in names:
+        assert pa.concat_arrays([piece.columns[name] for piece in pieces]) == whole.columns[name]
+        assert {piece.columns[name].type for piece in pieces} == {whole.columns[name].type}
+
+
+@pytest.mark.parametrize("ending", ["csv", "feather", "parquet"])
+def test_any_catalogue_comes_in_pieces(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"catalogue.{ending}"
+    frame = pd.DataFrame({"id": list("abcde"), "mag": [1.5, 2, np.nan, 4, 5]})
+    write = {"csv": frame.to_csv, "feather": frame.to_feather, "parquet": frame.to_parquet}
+    write[ending](file)
+    pieces = list(stream_table(file, {"id", "mag"}, None, 2))
+    assert [piece.texts("id").to_pylist() for piece in pieces] == [["a", "b"], ["c", "d"], ["e"]]
+    assert pieces[1].numbers("mag")[0].to_pylist() == [None, 4]
+
+
+def test_a_column_that_one_file_lacks_is_told_before_any_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "mag": [2.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet: the column mag is not in all files"):
+        next(stream_table(tmp_path, {"id", "mag"}, None, 1))
+
+
+@pytest.mark.parametrize("row_group_size", [10_000, 10_000_000])
+def test_parquet_is_never_held_whole(tmp_path: Path, row_group_size: int) -> None:
+    file = tmp_path / "catalogue.parquet"
+    numbers = np.random.default_rng(0).random((2, 1_000_000))
+    table = pa.table({"ra": numbers[0], "dec": numbers[1]})
+    pq.write_table(table, file, row_group_size=row_group_size)
+    whole = table.nbytes
+
+    before = pa.total_allocated_bytes()
+    pieces = stream_table(file, {"ra", "dec"}, None, 10_000)
+    alive = [pa.total_allocated_bytes() - before for _ in pieces]
+    assert len(alive) == 100
+    assert 0 < max(alive) < whole / 2
+
+
+CELLS = ["1", "-3", "2.5", "nan", "n/a", "", "0012", "x", "0x10", "inf", "9" * 17, "9" * 20]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    words=st.lists(st.sampled_from(CELLS), min_size=1, max_size=3),
+    draws=st.lists(st.integers(0, 2), min_size=2, max_size=8),
+    cut=st.integers(1, 7),
+)
+def test_a_column_in_pieces_has_the_type_of_the_whole(
+    words: list[str], draws: list[int], cut: int
+) -> None:
+    cells = [words[draw % len(words)] or None for draw in draws]
+    column = pa.array(cells, pa.large_string())
+    pieces = [piece for piece in (column[:cut], column[cut:]) if len(piece)]
+    data_type = common_type(pieces)
+    typed = pa.concat_arrays([with_type(piece, data_type) for piece in pieces])
+    assert typed.equals(CatalogueTable({"x": column}, ["x"]).typed("x"))
