@@ -183,6 +183,38 @@ def _fill_value(good_pixels: np.ndarray, policy: BadPixels) -> float:
 # ---- whole cutouts ----
 
 
+def are_surely_good(images: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Say which of many cutouts are stored as they are, whatever the recipe's policy, (N,).
+
+    `images` is (N, bands, height, width), and `dtype` the type to store. One of which it says no
+    may be good, too: only the other functions know. This one looks only once at all pixels.
+    """
+    count, bands, height, _ = images.shape
+    if images.dtype != dtype:
+        return np.zeros(count, dtype=bool)
+
+    # A sum is finite only if all its pixels are.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = np.add.reduce(images.reshape(count, bands, -1), axis=2)
+    is_finite = np.isfinite(sums).all(axis=1)
+
+    # The row through the middle is enough to see that a band shows something, and no other's image.
+    middle = images[:, :, height // 2].copy()
+    low = middle.min(axis=2)
+    high = middle.max(axis=2)
+    has_detail = (low < high).all(axis=1)
+    has_light = (high > 0).any(axis=1)
+    return is_finite & has_detail & has_light & ~_may_be_alike(low, high)
+
+
+def _may_be_alike(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Say which cutouts have bands with the same least and greatest values (N, bands), (N,)."""
+    first, second = np.triu_indices(low.shape[1], k=1)
+    same_low = low[:, first] == low[:, second]
+    same_high = high[:, first] == high[:, second]
+    return np.asarray((same_low & same_high).any(axis=1))
+
+
 def check_cutout(
     image: np.ndarray, ranges: list[tuple[float, float]], name: str, bands: Sequence[str]
 ) -> None:

@@ -65,6 +65,10 @@ class MosaicImages:
             begin(int(rows_of_tile[0]))
             self._cut |= self._cut_tile(rows_of_tile)
 
+    def hold(self, batch: CutoutBatch) -> None:
+        """Take over the cutouts of a batch, and forget those before."""
+        self._cut = dict(zip(batch.rows.tolist(), _split_batch(batch), strict=True))
+
     def read(self, row: int) -> MosaicCutout:
         """Return the cutout of a row; BadCutoutError says why there is none."""
         row = int(row)
