@@ -7,11 +7,13 @@ a table of its own, which the recipe does not name.
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +22,17 @@ from astropy.io import fits
 
 from lens_hpc import files, logs
 from lens_hpc.holding import held
-from lens_hpc.sky.camera import draw_camera
-from lens_hpc.sky.galaxies import draw_neighbours
+from lens_hpc.sky.camera import Camera, draw_camera
+from lens_hpc.sky.galaxies import Scene, draw_neighbours
 from lens_hpc.sky.impostors import draw_non_lens
 from lens_hpc.sky.lenses import VisibleLens, draw_lens
+from lens_hpc.sky.light import Light
 from lens_hpc.sky.photometry import Measured, measure
 from lens_hpc.sky.surveys import ZERO_POINT, ImagingSurvey
 from lens_hpc.workers import make_pool
 
 OBJECTS_PER_TASK = 25
+T = TypeVar("T")
 
 CUTOUTS = "cutouts"
 CATALOGUE = "catalogue.csv"
@@ -63,6 +67,8 @@ class MockSurvey:
     objects: int
     lenses: int
     """How many of the objects are lenses."""
+    tiles: int = 0
+    """Number of tiles; 0 where the images are cutouts."""
 
 
 def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSurvey:
@@ -74,10 +80,13 @@ def make_mock_survey(out: Path, design: SurveyDesign, processes: int) -> MockSur
     with held(files.final_name(out)), files.whole_folder(out) as folder:
         cutouts = folder / CUTOUTS
         cutouts.mkdir()
-        rows = list(_observe_all(design, cutouts, processes))
+        with workers(processes) as pool:
+            make = partial(_observe, design, cutouts)
+            rows = make_objects(pool, make, range(design.objects), draw_labels(design))
         _write_catalogue(folder / CATALOGUE, rows)
-        _write_truth(folder / TRUTH, rows)
-        (folder / RECIPE).write_text(_recipe_text(design), encoding="utf-8")
+        write_truth(folder / TRUTH, rows)
+        images = {"images": f"{CUTOUTS}/{{id}}.fits"}
+        write_recipe(folder / RECIPE, design, CATALOGUE, images, kept=["class"])
 
     lenses = sum(row.is_lens for row in rows)
     return MockSurvey(out, len(rows), lenses)
@@ -102,7 +111,7 @@ class _Truth(NamedTuple):
     """Of all its images together, in the band of the cutout where it is highest."""
 
 
-class _Row(NamedTuple):
+class ObjectRow(NamedTuple):
     """One object in the tables."""
 
     id: str
@@ -113,54 +122,37 @@ class _Row(NamedTuple):
 
     @property
     def is_lens(self) -> int:
+        """The label: 1 for a lens, 0 for another object."""
         return int(self.truth is not None)
 
 
-def _observe_all(design: SurveyDesign, folder: Path, processes: int) -> Iterator[_Row]:
-    """Make all objects in worker processes, and yield their catalogue rows in order."""
+class DrawnObject(NamedTuple):
+    """One object on the sky."""
+
+    object_class: str
+    scene: Scene
+    neighbours: tuple[Light, ...]
+    """Galaxies that happen to lie around it."""
+    truth: _Truth | None
+
+    def crowded_scene(self) -> Scene:
+        """Return the scene with its neighbours."""
+        return replace(self.scene, lights=(*self.scene.lights, *self.neighbours))
+
+
+def draw_labels(design: SurveyDesign) -> list[bool]:
+    """Draw which objects of the survey are lenses, (objects,)."""
     is_lens = np.zeros(design.objects, dtype=bool)
     lenses = round(design.objects * design.prevalence)
     is_lens[:lenses] = True
     np.random.default_rng([design.seed]).shuffle(is_lens)
-
-    progress = logs.Progress(design.objects, "simulate", "objects")
-    pool = make_pool(processes, "spawn", _use_one_thread)
-    with closing(progress), pool:
-        tasks = []
-        for start in range(0, design.objects, OBJECTS_PER_TASK):
-            end = start + OBJECTS_PER_TASK
-            task = pool.submit(_observe_some, design, folder, start, is_lens[start:end])
-            tasks.append(task)
-
-        try:
-            for task in tasks:
-                rows = task.result()
-                yield from rows
-                progress.update(len(rows))
-        finally:
-            # After an error in one task the others are not waited for.
-            pool.shutdown(cancel_futures=True)
+    return is_lens.tolist()
 
 
-def _use_one_thread() -> None:
-    """Keep torch to one thread in a worker, so that sums are always added in the same order."""
-    torch.set_num_threads(1)
-
-
-def _observe_some(
-    design: SurveyDesign, folder: Path, start: int, is_lens: np.ndarray
-) -> list[_Row]:
-    """Make the objects from number `start` on, which are lenses or not."""
-    rows = []
-    for number, lens in enumerate(is_lens, start):
-        rows.append(_observe(design, folder, number, bool(lens)))
-    return rows
-
-
-def _observe(design: SurveyDesign, folder: Path, number: int, is_lens: bool) -> _Row:
-    """Draw one object, write its cutout, and measure its catalogue row."""
-    rng = np.random.default_rng([design.seed, number])
-    camera = draw_camera(rng, design.survey, design.bands, design.size, design.pixel_scale)
+def draw_object(
+    rng: np.random.Generator, design: SurveyDesign, camera: Camera, is_lens: bool
+) -> DrawnObject:
+    """Draw one object, a lens or not, that this camera would show."""
     lens = draw_lens(rng, camera, design.survey)
     if is_lens:
         object_class, scene = "lens", lens.scene()
@@ -169,13 +161,21 @@ def _observe(design: SurveyDesign, folder: Path, number: int, is_lens: bool) -> 
 
     half_width = design.size * design.pixel_scale / 2
     neighbours = draw_neighbours(rng, half_width)
-    scene = replace(scene, lights=(*scene.lights, *neighbours))
+    truth = _truth(lens) if is_lens else None
+    return DrawnObject(object_class, scene, tuple(neighbours), truth)
+
+
+def _observe(design: SurveyDesign, folder: Path, number: int, is_lens: bool) -> ObjectRow:
+    """Draw one object, write its cutout, and measure its catalogue row."""
+    rng = np.random.default_rng([design.seed, number])
+    camera = draw_camera(rng, design.survey, design.bands, design.size, design.pixel_scale)
+    drawn = draw_object(rng, design, camera, is_lens)
+    scene = drawn.crowded_scene()
     cutout = camera.record(rng, scene.expose(camera))
 
     identifier = f"MOCK{number:08d}"
     _write_cutout(folder / f"{identifier}.fits", cutout, design)
-    truth = _truth(lens) if is_lens else None
-    return _Row(identifier, object_class, measure(rng, scene), truth)
+    return ObjectRow(identifier, drawn.object_class, measure(rng, scene), drawn.truth)
 
 
 def _truth(lens: VisibleLens) -> _Truth:
@@ -190,6 +190,36 @@ def _truth(lens: VisibleLens) -> _Truth:
     )
 
 
+# ---- worker processes ----
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield worker processes. After an error in one task the others are not waited for."""
+    with make_pool(processes, "spawn", _use_one_thread) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _use_one_thread() -> None:
+    """Keep torch to one thread in a worker, so that sums are always added in the same order."""
+    torch.set_num_threads(1)
+
+
+def make_objects(
+    pool: ProcessPoolExecutor, make: Callable[..., T], *arguments: Sequence[Any]
+) -> list[T]:
+    """Return what `make` makes of the arguments of each object, in their order."""
+    made = []
+    with logs.Progress(len(arguments[0]), "simulate", "objects") as progress:
+        for each in pool.map(make, *arguments, chunksize=OBJECTS_PER_TASK):
+            made.append(each)
+            progress.update(1)
+    return made
+
+
 # ---- files ----
 
 
@@ -202,13 +232,13 @@ def _write_cutout(path: Path, cutout: np.ndarray, design: SurveyDesign) -> None:
     fits.PrimaryHDU(cutout, header).writeto(path)
 
 
-def _write_catalogue(path: Path, rows: list[_Row]) -> None:
+def _write_catalogue(path: Path, rows: list[ObjectRow]) -> None:
     """Write what a survey would know, and the label."""
     lines = [[row.id, row.is_lens, row.object_class, *_cells(row.measured)] for row in rows]
     _write_table(path, ["id", "is_lens", "class", *Measured._fields], lines)
 
 
-def _write_truth(path: Path, rows: list[_Row]) -> None:
+def write_truth(path: Path, rows: list[ObjectRow]) -> None:
     """Write what the simulation knows of each lens."""
     lines = [[row.id, *_cells(row.truth)] for row in rows if row.truth]
     _write_table(path, ["id", *_Truth._fields], lines)
@@ -226,18 +256,27 @@ def _write_table(path: Path, names: list[str], lines: Iterable[Sequence[object]]
         writer.writerows(lines)
 
 
-def _recipe_text(design: SurveyDesign) -> str:
-    """Return the recipe that packs this survey."""
+def write_recipe(
+    path: Path,
+    design: SurveyDesign,
+    catalogue: str,
+    images: dict[str, Any],
+    kept: list[str],
+) -> None:
+    """Write the recipe that packs this survey; `images` are its settings that say where they lie.
+
+    All but these are the same for cutouts and mosaics, so that models of one can score the other.
+    """
     recipe = {
         "name": "mock",
-        "catalogue": CATALOGUE,
+        "catalogue": catalogue,
         "columns": {
             "id": "id",
             "label": "is_lens",
             "features": list(Measured._fields),
-            "keep": ["class"],
+            "keep": kept,
         },
-        "images": f"{CUTOUTS}/{{id}}.fits",
+        **images,
         "bands": list(design.bands),
         "pixel_scale": design.pixel_scale,
         "units": f"flux, AB magnitude {ZERO_POINT} is 1",
@@ -245,4 +284,5 @@ def _recipe_text(design: SurveyDesign) -> str:
         "gain": design.survey.gain,
         "seed": design.seed,
     }
-    return "# Made by lens-hpc simulate.\n" + yaml.safe_dump(recipe, sort_keys=False)
+    text = "# Made by lens-hpc simulate.\n" + yaml.safe_dump(recipe, sort_keys=False)
+    path.write_text(text, encoding="utf-8")

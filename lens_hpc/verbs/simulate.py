@@ -1,8 +1,9 @@
 """simulate: make a labelled mock survey, so that the demo and the tests need no network."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 TARGET = "OUT"
 TARGET_SETTING = "out"
 SUMMARY = (
-    "Make a labelled mock survey: "
-    "FITS cutouts, catalogue.csv, truth.csv and recipe.yaml in the new folder OUT."
+    "Make a labelled mock survey in the new folder OUT: FITS cutouts or, with tiles=2x2, mosaics, "
+    "with catalogue, truth.csv and the recipe.yaml with which pack and predict read it."
 )
 EXAMPLE = "lens-hpc simulate data/demo/survey objects=4000 seed=0"
 
 # A narrower field has room for too few lenses. *Unit: smallest Einstein radius*
 MINIMUM_FIELD = 8.0
+
+TILES = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 
 
 class Settings(BaseSettings):
@@ -30,7 +33,7 @@ class Settings(BaseSettings):
     out: FilePath
     """Folder of the new survey."""
     objects: PositiveInt = 4000
-    """Number of cutouts."""
+    """Number of objects."""
     seed: NonNegativeInt = 0
     """The same seed gives the same bytes, whatever the number of processes."""
     prevalence: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -44,8 +47,30 @@ class Settings(BaseSettings):
     """Arcseconds per pixel; null: 0.1 for euclid, 0.168 for hsc."""
     bands: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Filters of each cutout, in this order; null: [vis] for euclid, [g, r, i] for hsc."""
+    tiles: str | None = None
+    """Rows x columns of mosaics in place of cutouts: 2x2 makes four, each with a file a band, that
+    overlap by the width of a cutout and hold the same pixels there. Objects lie on them at random,
+    with faint galaxies and noise between. null: a FITS file with the cutout of each object. To
+    score mosaics: lens-hpc predict RUN OUT/recipe.yaml source=OUT output=FOLDER"""
+    tile_size: PositiveInt | None = None
+    """Height and width of a mosaic, pixels; null: so that each object has, on average, the area of
+    four cutouts."""
     processes: PositiveInt = Field(default_factory=usable_cpus)
     """Worker processes."""
+
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _tiles_are_rows_and_columns(cls, tiles: Any) -> Any:
+        # YAML takes 0x2 for a number.
+        if tiles is not None and not TILES.fullmatch(str(tiles)):
+            raise ValueError(f"must be ROWSxCOLUMNS of 1 to 99 each, such as 2x2: got {tiles}")
+        return tiles
+
+    @model_validator(mode="after")
+    def _tiles_have_a_size(self) -> "Settings":
+        if self.tile_size is not None and self.tiles is None:
+            raise ValueError("tile_size is of mosaics: give tiles, too, such as tiles=2x2")
+        return self
 
     @model_validator(mode="after")
     def _bands_are_of_the_survey(self) -> "Settings":
@@ -87,9 +112,11 @@ def _other_surveys(name: str) -> str:
 def run(settings: Settings) -> "MockSurvey":
     """Make a mock survey in a new folder, which appears when all of it is complete.
 
-    Raise UserError when the folder exists, or when its cutouts are too small to show lenses.
+    Raise UserError when the folder exists, when its cutouts are too small to show lenses, or when
+    its tiles have no room for the objects.
     """
-    from lens_hpc.sky.mock_survey import SurveyDesign, make_mock_survey  # imports torch
+    from lens_hpc.sky.mock_mosaics import make_mock_mosaics  # imports torch
+    from lens_hpc.sky.mock_survey import SurveyDesign, make_mock_survey
 
     survey = SURVEYS[settings.survey]
     design = SurveyDesign(
@@ -101,13 +128,21 @@ def run(settings: Settings) -> "MockSurvey":
         pixel_scale=settings.pixel_scale or survey.pixel_scale,
         bands=settings.bands or survey.bands,
     )
-    return make_mock_survey(settings.out, design, settings.processes)
+    if settings.tiles is None:
+        return make_mock_survey(settings.out, design, settings.processes)
+
+    rows, columns = settings.tiles.split("x")
+    tiles = int(rows), int(columns)
+    return make_mock_mosaics(settings.out, design, tiles, settings.tile_size, settings.processes)
 
 
 def text(survey: "MockSurvey") -> str:
-    """Return what was made, and how to pack it."""
+    """Return what was made, how to pack it and, if it is of mosaics, how to score it."""
     out = survey.folder
-    return (
-        f"{out}: {survey.objects:,} objects, {survey.lenses:,} of them lenses. Pack it with\n"
-        f"  lens-hpc pack {out}/recipe.yaml source={out} output=FOLDER"
-    )
+    made = f"{survey.objects:,} objects, {survey.lenses:,} of them lenses"
+    pack = f"Pack it with\n  lens-hpc pack {out}/recipe.yaml source={out} output=FOLDER"
+    if not survey.tiles:
+        return f"{out}: {made}. {pack}"
+
+    predict = f"lens-hpc predict RUN {out}/recipe.yaml source={out} output=FOLDER"
+    return f"{out}: {made}, on {survey.tiles:,} tiles. {pack}\nand score it with\n  {predict}"
