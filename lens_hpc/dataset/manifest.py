@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from lens_hpc.dataset.survey_kind import SurveyKind
 from lens_hpc.errors import UserError
 from lens_hpc.layout import MANIFEST, shard_file
 
@@ -187,6 +188,20 @@ class Manifest(_Record):
     """Tables beside the shards, by name: columns.parquet, truth.parquet."""
     source: SourceRecord | None = None
     """None for schema 2, which does not know."""
+
+    @property
+    def kind(self) -> SurveyKind:
+        """What a model must know of the cutouts and features."""
+        return SurveyKind(
+            name=self.name,
+            bands=self.bands,
+            height=self.height,
+            width=self.width,
+            pixel_scale_arcsec=self.pixel_scale_arcsec,
+            units=self.units,
+            zero_point=self.zero_point,
+            features=self.features,
+        )
 
     def is_of_same_rows(self, other: "Manifest") -> bool:
         """Say whether two manifests are of the same data, though files were touched in between."""

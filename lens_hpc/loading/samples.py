@@ -17,6 +17,7 @@ from lens_hpc import config
 from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width, spread
 from lens_hpc.dataset.manifest import Distribution, Manifest, Statistics
 from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.survey_kind import SurveyKind
 from lens_hpc.errors import UserError
 from lens_hpc.loading.augmentation_base import Augmentation
 
@@ -49,7 +50,7 @@ class Samples:
         verify: bool = False,
     ) -> None:
         features = model.inputs != "image"
-        check_same_kind(split.manifest, manifest, features)
+        check_same_kind(split.manifest.kind, manifest.kind, features)
         if augmentation:
             augmentation.check(manifest.height, manifest.width)
 
@@ -192,8 +193,8 @@ def normalise_images(images: torch.Tensor, maximum: float | None) -> None:
         images /= maximum
 
 
-def check_same_kind(scored: Manifest, training: Manifest, features: bool = True) -> None:
-    """Raise UserError when a dataset differs in kind from the one that the model was trained on.
+def check_same_kind(scored: SurveyKind, training: SurveyKind, features: bool = True) -> None:
+    """Raise UserError when a survey differs in kind from the one that the model was trained on.
 
     These are the bands and the size of the cutouts and, with `features`, the names of these.
     """
@@ -206,5 +207,5 @@ def check_same_kind(scored: Manifest, training: Manifest, features: bool = True)
         there = getattr(training, kind)
         if here != there:
             raise UserError(
-                f"dataset {scored.name}: {kind} are {here}, but the run was trained with {there}"
+                f"survey {scored.name}: {kind} are {here}, but the run was trained with {there}"
             )

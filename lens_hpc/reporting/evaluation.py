@@ -298,7 +298,8 @@ def check_members(
 
     for run, member in zip(runs, members, strict=True):
         samples_for(member, split)  # for its errors
-        differences += check_same_survey(split.manifest, member.manifest, scoring.allow)
+        kind, trained_on = split.manifest.kind, member.manifest.kind
+        differences += check_same_survey(kind, trained_on, scoring.allow)
         if scoring.dataset is None and member.manifest.splits != split.manifest.splits:
             raise UserError(
                 f"{run}: was trained on other splits than {split.dataset} has now, so that samples "

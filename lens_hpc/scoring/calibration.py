@@ -2,9 +2,10 @@
 to."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -14,6 +15,9 @@ from sklearn.isotonic import IsotonicRegression
 from lens_hpc import files
 from lens_hpc.errors import UserError
 from lens_hpc.layout import CALIBRATION
+from lens_hpc.model.trained import TrainedModel
+
+Method = Literal["temperature", "isotonic"]
 
 COLDEST, HOTTEST = 0.01, 100.0
 
@@ -102,6 +106,28 @@ def shift_prevalence(probabilities: np.ndarray, fitted: float, wanted: float) ->
         return expit(logit(probabilities) + logit(wanted) - logit(fitted))
 
 
+def calibrated_probability(
+    calibrations: Sequence[Calibration],
+    logits: np.ndarray,
+    prevalence: float | None = None,
+    method: Method = "temperature",
+) -> np.ndarray:
+    """Return the mean probability, (N,) float64, of models with logits (models, N).
+
+    `prevalence` is the share of lenses among the N objects; None: that of each calibration.
+    """
+    probabilities = []
+    for calibration, own_logits in zip(calibrations, logits, strict=True):
+        if method == "temperature":
+            own = calibration.by_temperature(own_logits)
+        else:
+            own = calibration.by_isotonic(own_logits)
+        if prevalence is not None:
+            own = shift_prevalence(own, calibration.prevalence, prevalence)
+        probabilities.append(own)
+    return np.mean(probabilities, axis=0)
+
+
 # ---- on disk ----
 
 
@@ -141,6 +167,11 @@ def read_calibration(folder: Path, step: str = "") -> Calibration | None:
         raise UserError(
             f"{file}: is damaged ({error}); remove it to score without probabilities, or train anew"
         ) from error
+
+
+def read_calibrations(members: Sequence[TrainedModel]) -> list[Calibration | None]:
+    """Return the calibration of each trained model; None for one that has none."""
+    return [read_calibration(member.folder, member.facts.get("step", "")) for member in members]
 
 
 def _check(calibration: Calibration) -> None:

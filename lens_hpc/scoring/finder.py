@@ -14,35 +14,32 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lens_hpc.dataset.feature_scaling import FeatureScaler, feature_width
 from lens_hpc.errors import UserError
 from lens_hpc.files import expand
 from lens_hpc.layout import BEST, CALIBRATION, FINAL
-from lens_hpc.loading.samples import scale_images
 from lens_hpc.logs import logger
 from lens_hpc.model.trained import TrainedModel, load_trained, weights_folder
-from lens_hpc.process import float32_kept
-from lens_hpc.scoring.calibration import Calibration, read_calibration, shift_prevalence
+from lens_hpc.scoring.batches import BatchScorer, check_alike, needs_light
+from lens_hpc.scoring.calibration import (
+    Calibration,
+    calibrated_probability,
+    read_calibrations,
+)
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 
 ROWS_SHOWN = 5
-FIRST_SCHEMA_WITHOUT_DARK = 3
-"""From this schema on, `pack` refuses cutouts without a pixel above 0."""
 
 
 class Finder:
     """Trained models that score cutouts together, on one device."""
 
     def __init__(self, members: Sequence[TrainedModel], device: str | torch.device = "cpu") -> None:
-        _check_alike(members)
+        check_alike(members)
         self.members = tuple(members)
-        self._calibrations = [
-            read_calibration(member.folder, member.facts.get("step", "")) for member in members
-        ]
+        self._calibrations = read_calibrations(members)
         try:
             self.device = torch.device(device)
-            for member in members:
-                member.model.to(self.device).eval()
+            self._scorer = BatchScorer(members, self.device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(
                 f"device = {device}: cannot be used ({str(error).splitlines()[0]}); choose "
@@ -133,17 +130,8 @@ class Finder:
         if method not in {"temperature", "isotonic"}:
             raise UserError(f"method = {method}: valid: temperature, isotonic")
 
-        probabilities = []
         logits = self._member_logits(images, features, bands, batch_size)
-        for calibration, own_logits in zip(calibrations, logits, strict=True):
-            if method == "temperature":
-                own = calibration.by_temperature(own_logits)
-            else:
-                own = calibration.by_isotonic(own_logits)
-            if prevalence is not None:
-                own = shift_prevalence(own, calibration.prevalence, prevalence)
-            probabilities.append(own)
-        return np.mean(probabilities, axis=0)
+        return calibrated_probability(calibrations, logits, prevalence, method)
 
     def __repr__(self) -> str:
         manifest = self.members[0].manifest
@@ -184,8 +172,7 @@ class Finder:
                 pixels = np.asarray(images[rows], dtype=np.float32)
             _check_finite(pixels, start)
             with out_of_memory_named(smaller_batch_size(batch_size)):
-                for number, member in enumerate(self.members):
-                    logits[number, rows] = self._score_batch(member, pixels, table[rows])
+                logits[:, rows] = self._scorer(pixels, table[rows])
             is_dark[rows] = pixels.max(axis=(1, 2, 3)) <= 0
 
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=0))
@@ -201,7 +188,7 @@ class Finder:
 
         They cannot be scaled by their brightest pixel, and were never trained on.
         """
-        scaled = np.array([_needs_light(member) for member in self.members])
+        scaled = np.array([needs_light(member) for member in self.members])
         if is_dark.any() and scaled.any():
             logits[np.ix_(scaled, is_dark)] = np.nan
             logger.warning(
@@ -210,24 +197,6 @@ class Finder:
                 _shown_rows(np.flatnonzero(is_dark)),
             )
         return logits
-
-    def _score_batch(
-        self, member: TrainedModel, images: np.ndarray, features: np.ndarray
-    ) -> np.ndarray:
-        statistics = member.manifest.statistics
-        assert statistics is not None
-
-        # Normalising is in place, so it works on a copy.
-        pixels = torch.tensor(images, device=self.device)
-        scale_images(pixels, member.settings.data.image_scale, statistics)
-
-        model, manifest = member.settings.model, member.manifest
-        if member.sees_features:
-            columns = torch.from_numpy(FeatureScaler(model, manifest)(features))
-        else:
-            columns = torch.zeros(len(images), feature_width(model, manifest))
-        with float32_kept():
-            return member.model(pixels, columns.to(self.device)).float().cpu().numpy()
 
     def _require_calibrations(self) -> list[Calibration]:
         found = []
@@ -334,19 +303,6 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_alike(members: Sequence[TrainedModel]) -> None:
-    """Raise UserError unless all members see the same kind of cutouts and features."""
-    first = members[0].manifest
-    for member in members[1:]:
-        for kind in ("bands", "height", "width", "features"):
-            here, there = getattr(member.manifest, kind), getattr(first, kind)
-            if here != there:
-                raise UserError(
-                    f"{member.folder}: its {kind} are {here}, those of {members[0].folder} "
-                    f"{there}; an ensemble needs runs on cutouts and features of one kind"
-                )
-
-
 def _check_finite(pixels: np.ndarray, first_row: int) -> None:
     """Raise UserError for cutouts (B, bands, height, width) with pixels that are no numbers."""
     bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
@@ -355,15 +311,6 @@ def _check_finite(pixels: np.ndarray, first_row: int) -> None:
             f"images have pixels that are NaN or infinite in {_shown_rows(bad + first_row)}; "
             "replace them, for instance by the median of their band"
         )
-
-
-def _needs_light(member: TrainedModel) -> bool:
-    """Say whether a model scales each cutout by its brightest pixel, which must be above 0.
-
-    Datasets of schema 2 had darker ones, left as they were, and their runs go on with them so.
-    """
-    is_older = member.manifest.schema_version < FIRST_SCHEMA_WITHOUT_DARK
-    return member.settings.data.image_scale == "cutout" and not is_older
 
 
 def _kind(member: TrainedModel) -> str:

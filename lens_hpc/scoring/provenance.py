@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
+from lens_hpc.dataset.survey_kind import SurveyKind
 from lens_hpc.dataset.training_rows import SeenRows, find_seen_rows, hash_rows, read_row_hashes
 from lens_hpc.errors import UserError
 from lens_hpc.layout import TRAINING_ROWS
@@ -24,9 +24,9 @@ LARGEST_ZERO_POINT_DIFFERENCE = 0.02
 
 
 def check_same_survey(
-    scored: Manifest, training: Manifest, allow: Collection[str] = ()
+    scored: SurveyKind, training: SurveyKind, allow: Collection[str] = ()
 ) -> list[str]:
-    """Return in what a dataset differs from the training's, where `allow` names that.
+    """Return in what a survey differs from the training's, where `allow` names that.
 
     Raises UserError for other units or zero points, or pixels of another size by more than 2 %,
     that it does not name.
@@ -47,13 +47,13 @@ def check_same_survey(
     if refused:
         listed = "; ".join(found[key] for key in refused)
         raise UserError(
-            f"dataset {scored.name}: has {listed}. Pack it as the training was, or score it all "
-            f"the same with allow=[{','.join(refused)}], which the report then says"
+            f"survey {scored.name}: has {listed}. Give it as the training's was, or score it all "
+            f"the same with allow=[{','.join(refused)}], which the results then say"
         )
     return list(found.values())
 
 
-def _band_of_another_zero_point(scored: Manifest, training: Manifest) -> str | None:
+def _band_of_another_zero_point(scored: SurveyKind, training: SurveyKind) -> str | None:
     """Return the first band whose zero points are both known, and differ."""
     for band in scored.bands:
         here, there = scored.zero_point.get(band), training.zero_point.get(band)

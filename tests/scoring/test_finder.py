@@ -167,7 +167,7 @@ def test_stretched_cutouts_are_scored_as_they_are_evaluated(run: Path, shards: P
     data = member.settings.data.model_copy(update={"image_scale": "asinh"})
     settings = member.settings.model_copy(update={"data": data})
     stretching = dataclasses.replace(member, settings=settings)
-    finder.members = (stretching,)
+    finder = Finder([stretching])
 
     split = Dataset(shards)["test"]
     test = split[:4]
