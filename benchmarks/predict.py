@@ -5,7 +5,9 @@
 Two tiles of `side` x `side` float32 pixels in three bands, plain and RICE, with `objects` cutouts
 of 64 x 64 on them: objects per second of the processor's time, medians of interleaved repeats with
 a warm page cache, and ratios. Then what a cold cache costs, and how much of the files is read for
-ten objects.
+ten objects. Last, all of it: cutting, finishing, normalising and scoring, as predict does, beside
+the bare forward pass of the same network on batches that lie in memory: fewer objects on smaller
+tiles, as many for each pixel.
 
 The bare gather knows the pixels already: it maps each file and copies the cutouts of a batch by one
 fancy index, bytes swapped. The bare loop over a compressed tile decompresses it once, by astropy,
@@ -29,17 +31,29 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import pyarrow as pa
+import torch
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 from numpy.lib.stride_tricks import sliding_window_view
+from pyarrow import parquet
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lens_hpc import config  # noqa: E402
+from lens_hpc import settings as reading  # noqa: E402
+from lens_hpc.model.build import build_model  # noqa: E402
+from lens_hpc.model.trained import TrainedModel  # noqa: E402
 from lens_hpc.packing.cutting import open_tile  # noqa: E402
-from lens_hpc.packing.recipe import Recipe  # noqa: E402
+from lens_hpc.packing.finished_cutouts import finished_batches  # noqa: E402
+from lens_hpc.packing.packing import pack_survey  # noqa: E402
+from lens_hpc.packing.recipe import PackSettings, Recipe  # noqa: E402
+from lens_hpc.predicting.models import Models  # noqa: E402
+from lens_hpc.predicting.opening import open_sorted, sort_survey  # noqa: E402
+from lens_hpc.predicting.scoring_parts import PartScorer  # noqa: E402
 
 TILES = ("a", "b")
 BANDS = ("g", "r", "i")
@@ -48,6 +62,10 @@ BATCH_SIZE = 256
 SCALE_ARCSEC = 0.2
 MEMORY_BYTES = 1 << 30
 CUTOUT2D_OBJECTS = 400
+NETWORKS = ("resnet50", "demo")
+SCORED_SIDE, SCORED_OBJECTS = 1500, 512
+"""As dense as 8,000 objects on two tiles of 6,000 x 6,000 pixels."""
+SCORING_BATCH = 64
 
 CUTANA = """
 import resource, sys
@@ -119,25 +137,38 @@ def file_of(folder: Path, tile: str, band: str, ending: str) -> Path:
 # ---- the ways ----
 
 
+RECIPE = {
+    "name": "benchmark",
+    "catalogue": "catalogue.parquet",
+    "mosaics": {"path": "{tile:[ab]}_{band}.fits"},
+    "bands": BANDS,
+    "size": [SIZE, SIZE],
+    "pixel_scale": SCALE_ARCSEC,
+    "units": "counts",
+}
+
+
 def cut(folder: Path, positions: Positions, ending: str) -> int:
-    """Make the cutouts as predict and pack do; return how many."""
-    recipe = Recipe.model_validate(
-        {
-            "name": "benchmark",
-            "catalogue": "catalogue.csv",
-            "mosaics": {"path": "{tile}_{band}.fits"},
-            "bands": BANDS,
-            "size": [SIZE, SIZE],
-            "pixel_scale": SCALE_ARCSEC,
-            "units": "counts",
-        }
-    )
+    """Cut as predict and pack do; return how many."""
+    recipe = Recipe.model_validate(RECIPE)
     done = 0
     for tile, places in positions.items():
         paths = [file_of(folder, tile, band, ending) for band in BANDS]
         with open_tile(recipe, paths, MEMORY_BYTES) as opened:
             for batch in opened.cut(places, BATCH_SIZE):
                 done += len(batch.pixels)
+    return done
+
+
+def cut_and_finish(folder: Path, positions: Positions) -> int:
+    """Cut as predict does, and look at what was cut."""
+    recipe = Recipe.model_validate(RECIPE)
+    done = 0
+    for tile, places in positions.items():
+        files = [file_of(folder, tile, band, "fits").name for band in BANDS]
+        finished = finished_batches(recipe, folder, files, places, BATCH_SIZE, MEMORY_BYTES, {})
+        for batch in finished:
+            done += len(batch.pixels)
     return done
 
 
@@ -249,6 +280,7 @@ def measure(folder: Path, side: int, positions: Positions, repeats: int) -> dict
     ways: dict[str, Callable[[], int]] = {
         "bare mapped gather": lambda: gather_bare(folder, starts, side),
         "cut, plain": lambda: cut(folder, positions, "fits"),
+        "cut and finished, plain": lambda: cut_and_finish(folder, positions),
         "Cutout2D loop": lambda: loop_cutout2d(folder, positions),
         "decompress and slice, RICE": lambda: decompress_and_slice(folder, starts),
         "cut, RICE": lambda: cut(folder, positions, "fits.fz"),
@@ -268,8 +300,9 @@ def measure(folder: Path, side: int, positions: Positions, repeats: int) -> dict
 
 def print_ratios(medians: dict[str, float]) -> None:
     """Print the ratios that must hold."""
-    bare, plain, loop, sliced, rice = medians.values()
+    bare, plain, finished, loop, sliced, rice = medians.values()
     print(f"cut / bare mapped gather          {plain / bare:>10.2f}   (at least 0.7)")
+    print(f"cut and finished / cut            {finished / plain:>10.2f}")
     print(f"cut / Cutout2D loop               {plain / loop:>10.1f}   (at least 30)")
     print(f"cut RICE / decompress and slice   {rice / sliced:>10.2f}   (at least 0.8)")
 
@@ -297,6 +330,95 @@ def _files(folder: Path, ending: str) -> Iterator[Path]:
             yield file_of(folder, tile, band, ending)
 
 
+# ---- scoring ----
+
+
+def train_settings(folder: Path, network: str) -> config.Train:
+    """Return the settings of a network: a ResNet50 with our head, or the demo's."""
+    if network == "demo":
+        return reading.load(
+            config.Train, ROOT / "configs" / "train" / "demo.yaml", [f"run={folder}"]
+        )
+    model = {"backbone": network, "weights": "none", "inputs": "image"}
+    return config.Train.model_validate({"run": folder, "data": {"dataset": folder}, "model": model})
+
+
+def make_scorer(folder: Path, network: str, positions: Positions) -> PartScorer:
+    """Return what scores the objects as predict does, by a network as it was drawn."""
+    places = np.concatenate(list(positions.values()))
+    count = len(places)
+    names = [f"o{number}" for number in range(count)]
+    table = {"id": names, "ra": places[:, 0], "dec": places[:, 1]}
+    table["is_lens"] = np.arange(count) % 2
+    table["size"] = np.random.default_rng(2).normal(size=count)
+    parquet.write_table(pa.table(table), folder / RECIPE["catalogue"])
+
+    own = folder / network
+    columns = {"label": "is_lens", "features": ["size"]}
+    places_of = {"source": folder, "output": own / "packed"}
+    recipe = PackSettings.model_validate(RECIPE | places_of | {"columns": columns})
+    manifest = pack_survey(recipe).manifest
+    settings = train_settings(own, network)
+    trained = TrainedModel(build_model(settings.model, manifest), settings, manifest, own, {})
+
+    unlabelled = recipe.columns.model_copy(update={"label": None})
+    survey_recipe = recipe.model_copy(update={"columns": unlabelled})
+    sort_survey(survey_recipe, own)
+    models = Models([trained], None, [])
+    return PartScorer(
+        survey=open_sorted(survey_recipe, own),
+        models=models,
+        score=models.scorer(torch.device("cpu"), "none"),
+        batch_size=SCORING_BATCH,
+        prevalence=None,
+    )
+
+
+def score_all(scorer: PartScorer) -> int:
+    """Score a survey as predict does."""
+    parts = range(len(scorer.survey.parts))
+    return sum(np.isfinite(work.logits).sum() for work in scorer.run(parts, lambda count: None))
+
+
+@torch.inference_mode()
+def forward_all(scorer: PartScorer) -> int:
+    """Let the network see as many batches that lie in memory."""
+    [trained] = scorer.models.members
+    images = torch.randn(SCORING_BATCH, len(BANDS), SIZE, SIZE)
+    features = torch.zeros(SCORING_BATCH, 1)
+    network = trained.model.eval()
+    batches = SCORED_OBJECTS // SCORING_BATCH
+    for _ in range(batches):
+        network(images, features)
+    return batches * SCORING_BATCH
+
+
+def measure_scoring(folder: Path, repeats: int) -> None:
+    """Print what all of predict costs beside the forward pass alone."""
+    torch.set_num_threads(1)
+    write_survey(folder, SCORED_SIDE)
+    positions = draw_positions(SCORED_SIDE, SCORED_OBJECTS)
+    for network in NETWORKS:
+        measure_network(make_scorer(folder, network, positions), network, repeats)
+
+
+def measure_network(scorer: PartScorer, network: str, repeats: int) -> None:
+    """Print what all of predict costs with one network beside its forward pass alone."""
+    bare, whole = [], []
+    for round_number in range(repeats + 1):
+        bare_rate = rate(lambda: forward_all(scorer))
+        whole_rate = rate(lambda: score_all(scorer))
+        if round_number:
+            bare.append(bare_rate)
+            whole.append(whole_rate)
+
+    forward, scored = statistics.median(bare), statistics.median(whole)
+    print(f"{network + ', forward pass alone':<34}{forward:>10,.0f} objects per CPU-second")
+    print(f"{network + ', cut and scored':<34}{scored:>10,.0f} objects per CPU-second")
+    limit = "   (at least 0.95)" if network == "resnet50" else ""
+    print(f"{network + ', cut and scored / forward':<34}{scored / forward:>10.2f}{limit}")
+
+
 def main() -> None:
     """Read the settings and print the table."""
     settings = {"objects": 8000, "side": 6000, "repeats": 5}
@@ -322,6 +444,8 @@ def main() -> None:
             ratio = medians["cut, plain"] / others
             print(f"cut / Cutana                      {ratio:>10.1f}   (at least 30)")
         measure_cold(folder, positions)
+    with tempfile.TemporaryDirectory() as name:
+        measure_scoring(Path(name), settings["repeats"])
 
 
 if __name__ == "__main__":

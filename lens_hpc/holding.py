@@ -13,6 +13,7 @@ locks are for one node alone (Lustre's localflock), the time of the file is watc
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import threading
@@ -85,13 +86,18 @@ class Holder:
 
 @contextmanager
 def held(
-    target: Path, file: Path | None = None, share: str = "", wait_minutes: float = WAIT_MINUTES
+    target: Path,
+    file: Path | None = None,
+    share: str = "",
+    wait_minutes: float = WAIT_MINUTES,
+    patient: bool = False,
 ) -> Iterator[None]:
     """Hold what is written to `target`, as long as the context lasts.
 
     `file` is that of the lock. Raises UserError with the holder's name where another process holds
     it: as soon as that one shows that it lives, or after `wait_minutes`. One of the same Slurm job
-    is waited for, as it is the end of a job that was requeued.
+    is waited for, as it is the end of a job that was requeued. With `patient`, any that lives is
+    waited for, without a limit: it does what this process would do.
     """
     file = file or target.with_name(f".{target.name}.lock")
     files.make_folder(file.parent)
@@ -99,7 +105,7 @@ def held(
     own = Holder(platform.node(), os.getpid(), now, os.environ.get("SLURM_JOB_ID", ""), share)
 
     lock = _Lock(target, file, own)
-    lock.take(time.monotonic() + 60 * wait_minutes)
+    lock.take(math.inf if patient else time.monotonic() + 60 * wait_minutes, patient)
     try:
         with lock.heart_beating():
             yield
@@ -125,18 +131,22 @@ class _Lock:
 
     # ---- taking ----
 
-    def take(self, until: float) -> None:
-        """Return when the lock is held. Raises UserError when another process keeps it."""
+    def take(self, until: float, patient: bool = False) -> None:
+        """Return when the lock is held. Raises UserError when another process keeps it.
+
+        The `patient` wait for one that lives, as for one of the same job.
+        """
         told: Holder | None = None
         while not self._try():
             holder = self.holder
             is_of_this_job = holder is not None and holder.job == self.own.job != ""
-            if (self.lives and not is_of_this_job) or time.monotonic() > until:
+            is_awaited = patient or is_of_this_job
+            if (self.lives and not is_awaited) or time.monotonic() > until:
                 raise UserError(
                     f"{self.target}: is being written by {holder or 'another process'} (its lock: "
                     f"{self.file}); wait until it has ended, or end it"
                 )
-            if is_of_this_job and holder != told:
+            if is_awaited and holder != told:
                 logger.warning("%s: waiting for %s to end", self.target, holder)
                 told = holder
             time.sleep(SECONDS_BETWEEN_LOOKS)

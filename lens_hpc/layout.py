@@ -22,6 +22,12 @@ RUN/evaluation/test/                      metrics.json, calibration.json, predic
                                           report.html, figures/, and trained_on.csv where rows were,
                                           recovery.csv where known lenses were looked for
 
+PREDICTION/prediction.json                models, recipe and settings that the scores come of
+PREDICTION/scores/tile-NAME.parquet       the score of each object of a tile, a shard, or some rows
+PREDICTION/summary.json                   written last: what was scored, and by what
+PREDICTION/candidates/                    the highest scores, as a packed dataset
+PREDICTION/.rows/                         the rows of the catalogue, sorted by tile: to go on with
+
 While it is written, .NAME.lock beside a dataset, a survey or an evaluation, and RUN/.lock, tell by
 whom.
 """
@@ -69,6 +75,23 @@ TRAINED_ON = "trained_on.csv"
 RECOVERY = "recovery.csv"
 REPORT = "report.html"
 FIGURES = "figures"
+
+
+# ---- the prediction of a survey ----
+
+PREDICTION = "prediction.json"
+SCORES = "scores"
+SUMMARY = "summary.json"
+CANDIDATES = "candidates"
+SURVEY_ROWS = ".rows"
+
+
+def scores_file(output: Path, part: str) -> Path:
+    """File with the scores of a part of a survey."""
+    return output / SCORES / f"{part}.parquet"
+
+
+# ---- names in a run ----
 
 
 def rank_log(run: Path, rank: int) -> Path:

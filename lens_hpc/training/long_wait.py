@@ -29,15 +29,18 @@ _wait_numbers = itertools.count()
 
 
 @contextmanager
-def waited_for(accelerator: Accelerator, task: str) -> Iterator[Callable[[str], None]]:
+def waited_for(
+    accelerator: Accelerator, task: str, shows_progress: bool = False
+) -> Iterator[Callable[[str], None]]:
     """Let this process do its part of a task meanwhile, and then wait for all others.
 
     Yields a function by which this process tells how far it is; the first one logs what it and the
-    others told. All processes must enter it. The first UserError or OSError of any process ends the
-    wait of all as a UserError, and any other error, in the other processes, as a RuntimeError; so
-    does a process that is dead or stopped, after the time-out of the process group.
+    others told, but for its own part where it shows that in another way. All processes must enter
+    it. The first UserError or OSError of any process ends the wait of all as a UserError, and any
+    other error, in the other processes, as a RuntimeError; so does a process that is dead or
+    stopped, after the time-out of the process group.
     """
-    notices = _Notices(accelerator, task)
+    notices = _Notices(accelerator, task, shows_progress)
     before = heart.present().note(f"{task}: at work")
     try:
         yield notices.tell
@@ -57,8 +60,9 @@ def waited_for(accelerator: Accelerator, task: str) -> Iterator[Callable[[str], 
 class _Notices:
     """What the processes tell each other about a task."""
 
-    def __init__(self, accelerator: Accelerator, task: str) -> None:
+    def __init__(self, accelerator: Accelerator, task: str, shows_progress: bool) -> None:
         self.task = task
+        self.shows_progress = shows_progress
         self.is_first = accelerator.is_main_process
         self.rank = accelerator.process_index
         self.world_size = accelerator.num_processes
@@ -77,7 +81,7 @@ class _Notices:
         """Say how far this process is. Raises the error of another process that failed."""
         self.heart.note(f"{self.task}: {how_far}")
         self.heart.raise_failure(UserError, RuntimeError)
-        if self._is_line_due():
+        if not self.shows_progress and self._is_line_due():
             logger.info("%s: %s", self.task, how_far)
 
     def fail(self, kind: type[UserError | RuntimeError], error: Exception) -> None:
