@@ -276,12 +276,13 @@ class Progress:
 
     def _line(self) -> str:
         rate = self.rate()
-        seconds_left = (self.total - self.done) / max(rate, 1e-9)
         parts = [
             self.title,
             f"{self.done:,}/{self.total:,} {self.unit}",
             f"{rate:,.0f} {self.unit}/s",
-            f"{seconds_left:,.0f} s left",
         ]
+        if self.done:  # else nobody knows
+            seconds_left = (self.total - self.done) / rate
+            parts.append(f"{seconds_left:,.0f} s left")
         parts += [f"{name} {value}" for name, value in self.facts.items()]
         return "  ".join(parts)

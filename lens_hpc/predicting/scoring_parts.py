@@ -52,11 +52,17 @@ class PartScorer:
 
         `tell` is told how many objects were looked at since it was told last.
         """
+        told = 0
         for work, batch in one_ahead(self._read(parts)):
             if batch is not None:
                 self._score(work, batch)
                 tell(len(batch.rows))
+                told += len(batch.rows)
                 continue
+
+            # The others are in no batch.
+            tell(len(work.rows.table) - told)
+            told = 0
             yield work
 
     def _read(self, parts: Sequence[int]) -> Iterator[tuple[PartInWork, PartCutouts | None]]:

@@ -85,7 +85,7 @@ def test_scores_are_those_of_the_finder(
     looked_at: list[int] = []
     done = list(scorer.run([0, 2], looked_at.append))
     assert [work.number for work in done] == [0, 2]
-    assert sum(looked_at) == 2 * (OBJECTS - 1)
+    assert sum(looked_at) == 2 * OBJECTS
 
     finder = Finder.load(runs)
     for work in done:
