@@ -5,7 +5,7 @@ be the luck of its seed, so only an arm of several says something about its reci
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lens_hpc import config, layout, metrics, settings
+from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.metrics import Curve, Difference, table
@@ -24,8 +25,7 @@ from lens_hpc.training.run_folder import NOT_OF_THE_RUN
 # Evaluations that agree in these are of the same samples.
 SAME_SAMPLES = ("split", "dataset_crc32")
 
-# In what the seeds of an arm may differ, and in what they must.
-MAY_DIFFER_IN_ARM = NOT_OF_THE_RUN - {"data.dataset"}
+# In what the seeds of an arm must differ.
 SEED = "train.seed"
 
 ONE_SEED = (
@@ -281,8 +281,8 @@ def check_seeds(setting: str, recipes: Sequence[tuple[Path, config.Train]]) -> N
     """
     for number, (run, trained) in enumerate(recipes):
         for before, trained_before in recipes[:number]:
-            unlike = settings.differences(trained_before, trained, MAY_DIFFER_IN_ARM)
-            if run.resolve() == before.resolve() or not unlike:
+            is_same = run.resolve() == before.resolve()
+            if is_same or not _differences(before, trained_before, run, trained):
                 raise UserError(
                     f"{setting} = {run}: has the seed and the settings of {before}, and is no "
                     "other seed of its arm; name runs that differ in train.seed"
@@ -293,7 +293,7 @@ def warn_of_other_settings(arm: Arm) -> None:
     """Warn of runs of an arm that differ in more than their seed."""
     first = arm.seeds[0]
     for seed in arm.seeds[1:]:
-        more = settings.differences(first.trained, seed.trained, {*MAY_DIFFER_IN_ARM, SEED})
+        more = _differences(first.run, first.trained, seed.run, seed.trained, {SEED})
         if more:
             logger.warning(
                 "%s differs from %s in more than its seed, so that the spread between them is not "
@@ -302,6 +302,23 @@ def warn_of_other_settings(arm: Arm) -> None:
                 first.run,
                 "; ".join(more),
             )
+
+
+def _differences(
+    before: Path,
+    trained_before: config.Train,
+    run: Path,
+    trained: config.Train,
+    ignored: Collection[str] = (),
+) -> list[str]:
+    """Describe in what the recipes of two runs differ, but for the dotted keys ignored."""
+    unlike = settings.differences(trained_before, trained, {*NOT_OF_THE_RUN, *ignored})
+
+    # One dataset has many paths, and one path may have had several datasets.
+    if not read_manifest(before).is_of_same_rows(read_manifest(run)):
+        there, here = trained_before.data.dataset, trained.data.dataset
+        unlike.append(f"data.dataset: {there} there, {here} here, which are not the same")
+    return unlike
 
 
 def _check_apart(own: Sequence[Path], others: Sequence[Path]) -> None:

@@ -6,7 +6,6 @@ between them: its style moves the picture.
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +14,6 @@ import numpy as np
 from PIL import Image
 from scipy.special import expit
 
-from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.model.trained import TrainedModel
 from lens_hpc.reporting import pictures
@@ -28,8 +26,6 @@ FEATURES_SHOWN = 6
 # Sides of a picture, in pixels: larger cutouts would make a page of many megabytes.
 LARGEST_SIDE = 160
 QUALITY = 88
-# The longest that a scale bar may be, as a fraction of the cutout's width.
-LONGEST_BAR = 0.45
 
 
 @dataclass(frozen=True)
@@ -59,21 +55,13 @@ class Gallery:
     cards: list[Card]
 
 
-class ScaleBar(NamedTuple):
-    """A length on the sky that is shown on each cutout."""
-
-    arcsec: float
-    percent: float
-    """Of the width of a cutout."""
-
-
 @dataclass(frozen=True)
 class Album:
     """All galleries of a report."""
 
     views: tuple[str, ...]
     """Names of the views in each picture, from the left."""
-    bar: ScaleBar
+    bar: pictures.ScaleBar
     galleries: list[Gallery]
 
 
@@ -120,7 +108,7 @@ def make_album(
         Gallery(choice.title, choice.meaning, [cards[row] for row in its_rows.tolist()])
         for choice, its_rows in chosen.items()
     ]
-    return Album(tuple(views[0]), scale_bar(split.manifest), galleries)
+    return Album(tuple(views[0]), pictures.scale_bar(split.manifest), galleries)
 
 
 def _choose_rows(labels: np.ndarray, best_first: np.ndarray) -> dict[_Choice, np.ndarray]:
@@ -135,15 +123,6 @@ def _choose_rows(labels: np.ndarray, best_first: np.ndarray) -> dict[_Choice, np
         if len(rows):
             chosen[choice] = rows[: choice.most]
     return chosen
-
-
-def scale_bar(manifest: Manifest) -> ScaleBar:
-    """Return the longest bar of 1, 2 or 5 times a power of ten that is short enough."""
-    width = manifest.width * manifest.pixel_scale_arcsec
-    longest = LONGEST_BAR * width
-    power = 10.0 ** math.floor(math.log10(longest))
-    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
-    return ScaleBar(length, 100 * length / width)
 
 
 # ---- cards ----

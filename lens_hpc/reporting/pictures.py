@@ -1,14 +1,17 @@
 """Cutouts as pictures: colour composites, other views of them, and sheets."""
 
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lens_hpc.dataset.bands import by_wavelength, wavelength_nm
+from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
 from lens_hpc.texts import printable
 
@@ -43,6 +46,50 @@ CUTOUT_HEIGHT_INCHES = 1.5
 TITLE_HEIGHT_INCHES = 0.35
 LONGEST_NAME = 16
 
+# The longest that a scale bar may be, as a fraction of the cutout's width.
+LONGEST_BAR = 0.45
+# Where it begins, as fractions of a cutout's width and height.
+BAR_CORNER = (0.07, 0.06)
+
+
+# ---- the length on the sky ----
+
+
+class ScaleBar(NamedTuple):
+    """A length on the sky that is shown on each cutout."""
+
+    arcsec: float
+    percent: float
+    """Of the width of a cutout."""
+
+    def __str__(self) -> str:
+        return f"{self.arcsec:g}″"
+
+
+def scale_bar(manifest: Manifest) -> ScaleBar:
+    """Return the longest bar of 1, 2 or 5 times a power of ten that is short enough."""
+    width = manifest.width * manifest.pixel_scale_arcsec
+    longest = LONGEST_BAR * width
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    return ScaleBar(length, 100 * length / width)
+
+
+def _draw_bar(axes: Axes, bar: ScaleBar) -> None:
+    """Draw a bar into the lower left corner of a cutout, white with a dark edge, and its length."""
+    left, height = BAR_CORNER
+    right = left + bar.percent / 100
+    edge = [withStroke(linewidth=2.5, foreground="black")]
+    style: dict[str, Any] = {
+        "color": "white",
+        "transform": axes.transAxes,
+        "path_effects": edge,
+    }
+
+    # Ends of another style would make the line longer than the bar.
+    axes.plot([left, right], [height, height], linewidth=1.2, solid_capstyle="butt", **style)
+    axes.text(left, height + 0.03, str(bar), fontsize=6, **style)
+
 
 # ---- sheets ----
 
@@ -51,11 +98,12 @@ def draw_cutouts(
     path: Path,
     sheets: dict[str, tuple[np.ndarray, list[str]]],
     bands: tuple[str, ...],
+    bar: ScaleBar,
     columns: int,
 ) -> None:
     """Write a PNG with a contact sheet for each title.
 
-    A sheet is made of images (n, bands, height, width) and their n names.
+    A sheet is made of images (n, bands, height, width) and their n names. Each cutout has the bar.
     """
     rows = [-(-len(names) // columns) for _, names in sheets.values()]
     heights = [count * CUTOUT_HEIGHT_INCHES + TITLE_HEIGHT_INCHES for count in rows]
@@ -69,18 +117,23 @@ def draw_cutouts(
             part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
             grid = part.subplots(row_count, columns, squeeze=False)
             images, names = sheets[title]
-            _draw_sheet(list(grid.flat), images, names, bands)
+            _draw_sheet(list(grid.flat), images, names, bands, bar)
         figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
 
 
 def _draw_sheet(
-    cells: list[Axes], images: np.ndarray, names: list[str], bands: tuple[str, ...]
+    cells: list[Axes],
+    images: np.ndarray,
+    names: list[str],
+    bands: tuple[str, ...],
+    bar: ScaleBar,
 ) -> None:
     for axes in cells:
         axes.set_axis_off()
     # The last row may have cells without a cutout.
     for axes, image, name in zip(cells, images, names, strict=False):
         axes.imshow(composite(image, bands), origin="lower", interpolation="nearest")
+        _draw_bar(axes, bar)
         axes.set_title(_shorten(printable(name, kept="")), fontsize=6, pad=2, parse_math=False)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lens_hpc import config, metrics, settings
+from lens_hpc.dataset.manifest import Manifest, ShardRecord, SplitRecord
 from lens_hpc.errors import UserError
 from lens_hpc.reporting.comparison import (
     Ablation,
@@ -22,6 +24,29 @@ from lens_hpc.reporting.comparison import (
 
 ORIGIN = {"split": "test", "dataset_crc32": "1234"}
 COUNT = 40
+ZERO = "0" * 8
+SHARD = ShardRecord(file="test/shard-00000.h5", rows=1, bytes=1, crc32=ZERO, block_crc32=(ZERO,))
+MANIFEST = Manifest(
+    schema_version=3,
+    name="data",
+    bands=("g",),
+    height=8,
+    width=8,
+    dtype="float32",
+    pixel_scale_arcsec=0.2,
+    resampled=(),
+    units="counts",
+    features=(),
+    grouped=False,
+    seed=0,
+    block_rows=256,
+    statistics=None,
+    splits={"test": SplitRecord(rows=1, lenses=1, non_lenses=0, unlabelled=0, shards=(SHARD,))},
+    rejected=0,
+    duplicates_across_splits=0,
+    recipe={},
+    created_by="",
+)
 
 
 @pytest.fixture
@@ -35,6 +60,8 @@ def write_run(run: Path, seed: int = 0, **changed: Any) -> Path:
     """Write a run as far as a comparison reads it, with a ranking of its own."""
     folder = run / "evaluation"
     folder.mkdir(parents=True)
+    manifest = MANIFEST.model_copy(update={"name": changed.pop("name", "data")})
+    (run / "manifest.json").write_text(manifest.model_dump_json())
     (run / "config.yaml").write_text(settings.dump(train_settings(run, seed, **changed)))
     write_metrics(folder, {"auc": 0.5 + seed / 100})
     noise = np.random.default_rng(seed).normal(size=COUNT)
@@ -117,7 +144,8 @@ def test_seeds_of_an_arm_are_compared_together(tmp_path: Path) -> None:
     ablation = read_ablation([runs[0]], runs[1:2], {"other": runs[2:]}, read)
 
     labels = np.arange(COUNT) % 2
-    ablation.compare(seed_of(0.9), labels, labels + 0.5)
+    evaluated = dataclasses.replace(seed_of(0.9), run=runs[0])
+    ablation.compare(evaluated, labels, labels + 0.5)
     assert ablation.own.aucs == [0.9, 0.51]
     assert ablation.lines()[0] == "AUC of 2 seeds: 0.9000, 0.5100; mean 0.7050, range 0.3900"
     assert ablation.caution  # the other arm has one seed
@@ -217,15 +245,31 @@ def test_what_differs_beyond_the_seed_is_warned_of(
     assert caplog.text == ""
 
     # Where it was trained, and for how long at a time, is nothing of the recipe.
-    unlike = write_run(
-        tmp_path / "x", epochs=3, dataset=Path("d"), trackers=("wandb",), max_minutes=1
-    )
+    unlike = write_run(tmp_path / "x", epochs=3, name="other", trackers=("wandb",), max_minutes=1)
     compare(*runs, unlike)
-    told = "data.dataset: data there, d here; train.epochs: 30 there, 3 here"
+    data = "data.dataset: data there, data here, which are not the same"
+    told = f"train.epochs: 30 there, 3 here; {data}"
     assert caplog.messages == [
         f"{unlike} differs from {runs[0]} in more than its seed, so that the spread between them "
         f"is not that of seeds alone: {told}"
     ]
+
+
+def test_one_dataset_may_have_several_paths(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [Path("data"), Path("data").resolve(), tmp_path / "a copy elsewhere"]
+    runs = [write_run(tmp_path / str(seed), seed, dataset=path) for seed, path in enumerate(paths)]
+    compare(*runs)
+    assert caplog.text == ""
+
+    # The same seed is no other one, whatever path its dataset had.
+    same = write_run(tmp_path / "same", 0, dataset=paths[1])
+    with pytest.raises(UserError, match=rf"^arm = {same}: has the seed and the settings of"):
+        read_ablation(runs[:1], [same], {}, read)
+    # With other data, it is.
+    other = write_run(tmp_path / "other", 0, name="other")
+    assert read_ablation(runs[:1], [other], {}, read).own.seeds
 
 
 # ---- damage ----

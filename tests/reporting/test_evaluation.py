@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -48,7 +49,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         manifest = read_manifest(dataset)
         fresh = build_model(model, manifest)
         save_trained(run / layout.BEST, fresh, settings, manifest, {})
-        run.joinpath(layout.CONFIG).write_text((run / layout.BEST / layout.CONFIG).read_text())
+        for file in (layout.CONFIG, layout.MANIFEST):
+            shutil.copy(run / layout.BEST / file, run)
     return folder
 
 

@@ -1,8 +1,6 @@
 import base64
 import io
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -95,18 +93,6 @@ def test_even_noise_makes_no_large_page() -> None:
     image = np.random.default_rng(0).normal(size=(3, 64, 64))
     views = list(pictures.make_views(image, ("g", "r", "i"), np.ones((64, 64))).values())
     assert len(galleries._as_strip(views)) < 40_000, "64 of these are 2.6 MB"
-
-
-@pytest.mark.parametrize(
-    ("width", "pixel_scale", "length"),
-    [(64, 0.168, 2), (80, 0.1, 2), (101, 0.187, 5), (20, 0.2, 1), (64, 0.01, 0.2), (44, 27.0, 500)],
-)
-def test_a_scale_bar_is_round_and_fits(width: int, pixel_scale: float, length: float) -> None:
-    manifest: Any = SimpleNamespace(width=width, pixel_scale_arcsec=pixel_scale)
-    bar = galleries.scale_bar(manifest)
-    assert bar.arcsec == pytest.approx(length)
-    assert bar.percent == pytest.approx(100 * length / (width * pixel_scale))
-    assert 15 < bar.percent <= 45
 
 
 def test_equal_scores_keep_the_order_of_the_split(split: Split) -> None:

@@ -23,7 +23,8 @@ from lens_hpc.metrics import table
 from lens_hpc.reporting import report
 from lens_hpc.reporting.comparison import Ablation, Arm, Comparison, Seed
 from lens_hpc.reporting.facts import Fact
-from lens_hpc.reporting.galleries import Album, Card, Gallery, ScaleBar
+from lens_hpc.reporting.galleries import Album, Card, Gallery
+from lens_hpc.reporting.pictures import ScaleBar
 from lens_hpc.reporting.results import Survey, evaluate_scores
 from lens_hpc.scoring.calibration import Calibration
 from lens_hpc.scoring.predictions import Scores
