@@ -38,15 +38,33 @@ def build_model(
     bands, features = len(manifest.bands), feature_width(settings, manifest)
     size = (manifest.height, manifest.width)
 
-    start = files.expand(settings.weights)
-    if not start.is_dir():
+    start = _run_to_start_from(settings)
+    if start is None:
         return model_class(settings, bands, size, features)
 
     model = model_class(without_weights(settings), bands, size, features)
-    folder = start if (start / WEIGHTS).is_file() else start / BEST
-    take_over_weights(model, folder)
-    _warn_of_other_scaling(settings, folder)
+    take_over_weights(model, start)
     return model
+
+
+def build_initial_model(settings: config.Train, manifest: Manifest) -> nn.Module:
+    """Make the model that a training begins with, as `build_model` does.
+
+    Warn where its weights are of a run whose inputs were scaled in another way.
+    """
+    model = build_model(settings.model, manifest, settings.code)
+    start = _run_to_start_from(settings.model)
+    if start is not None:
+        _warn_of_other_scaling(settings, start)
+    return model
+
+
+def _run_to_start_from(settings: config.Model) -> Path | None:
+    """Return the folder whose whole model is the start, None where it is timm's or a file's."""
+    start = files.expand(settings.weights)
+    if not start.is_dir():
+        return None
+    return start if (start / WEIGHTS).is_file() else start / BEST
 
 
 def find_unused(
@@ -130,14 +148,25 @@ def take_over_weights(model: nn.Module, folder: Path) -> None:
         )
 
 
-def _warn_of_other_scaling(settings: config.Model, folder: Path) -> None:
-    """Warn where the weights in `folder` were trained on features of another scaling."""
-    if settings.inputs == "image" or not (folder / CONFIG).is_file():
+def _warn_of_other_scaling(settings: config.Train, folder: Path) -> None:
+    """Warn where the weights in `folder` were trained on inputs of another scaling."""
+    if not (folder / CONFIG).is_file():
         return
-    theirs = reading.load(config.Train, folder / CONFIG).model.feature_scaling
-    if theirs != settings.feature_scaling:
-        logger.warning(
-            "model.weights = %s: was trained with model.feature_scaling=%s, and starts here with "
-            "%s; choose the same",
-            *(folder, theirs, settings.feature_scaling),
-        )
+    theirs = reading.load(config.Train, folder / CONFIG)
+
+    # Only a branch that both models have takes weights over.
+    inputs = {theirs.model.inputs, settings.model.inputs}
+    scalings: dict[str, tuple[str, str]] = {}
+    if "features" not in inputs:
+        scalings["data.image_scale"] = theirs.data.image_scale, settings.data.image_scale
+    if "image" not in inputs:
+        scaling = theirs.model.feature_scaling, settings.model.feature_scaling
+        scalings["model.feature_scaling"] = scaling
+
+    for key, (there, here) in scalings.items():
+        if there != here:
+            logger.warning(
+                "model.weights = %s: was trained with %s=%s, and starts here with %s; "
+                "choose the same",
+                *(folder, key, there, here),
+            )

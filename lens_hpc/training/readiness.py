@@ -19,7 +19,12 @@ from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import micro_batches, scoring_shares
 from lens_hpc.loading.samples import Samples
 from lens_hpc.logs import logger
-from lens_hpc.model.build import TRIED_BATCH, build_model, without_weights
+from lens_hpc.model.build import (
+    TRIED_BATCH,
+    build_initial_model,
+    build_model,
+    without_weights,
+)
 from lens_hpc.process import torch_unchanged
 from lens_hpc.training.accelerator import check_trackers
 from lens_hpc.training.memory import FLOAT32_BYTES, Step, estimate_memory
@@ -149,7 +154,7 @@ class _Checks:
     def model(self) -> str:
         """Check initial weights and a training step; estimate the memory of a device."""
         settings = self.settings
-        model = build_model(settings.model, self.manifest, settings.code)
+        model = build_initial_model(settings, self.manifest)
 
         micro_batch_size, accumulation = self.micro_batches
         step = Step(settings, self.manifest, micro_batch_size, accumulation, self.world_size)

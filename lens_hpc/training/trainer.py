@@ -23,7 +23,13 @@ from lens_hpc.loading.loader import Batch, Loader
 from lens_hpc.loading.order import Order, Share, micro_batches
 from lens_hpc.loading.samples import Samples
 from lens_hpc.logs import logger
-from lens_hpc.model.build import TRIED_BATCH, build_model, find_unused, without_weights
+from lens_hpc.model.build import (
+    TRIED_BATCH,
+    build_initial_model,
+    build_model,
+    find_unused,
+    without_weights,
+)
 from lens_hpc.model.fusion import FusionModel
 from lens_hpc.training import deepspeed
 from lens_hpc.training.long_wait import waited_for
@@ -212,7 +218,7 @@ def prepare_model(
         unused = find_unused(trial.to(accelerator.device), settings.model, manifest, tried)
 
     set_seed(loop.seed)
-    model = build_model(settings.model, manifest, settings.code).to(accelerator.device)
+    model = build_initial_model(settings, manifest).to(accelerator.device)
     if unused:
         leave_alone(model, unused, accelerator)
     if loop.sync_batchnorm:

@@ -11,12 +11,13 @@ import torch
 import yaml
 
 from lens_hpc import config
+from lens_hpc import settings as reading
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import scoring_shares
-from lens_hpc.model.build import build_model
+from lens_hpc.model.build import build_initial_model, build_model
 from lens_hpc.model.fusion import FusionModel
 from lens_hpc.model.trained import load_trained, save_trained
 from lens_hpc.scoring.distributed import samples_for
@@ -168,13 +169,47 @@ def test_a_run_of_an_earlier_version_scores_as_it_did_to_the_bit(
     np.testing.assert_array_equal(logits, expected)
 
 
+BOTH_SCALINGS = {"model.feature_scaling": "minmax", "data.image_scale": "asinh"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "changes", "told"),
+    [
+        ("fusion", {}, []),
+        ("fusion", {"model.feature_scaling": "minmax"}, ["model.feature_scaling=robust"]),
+        ("fusion", {"data.image_scale": "asinh"}, ["data.image_scale=cutout"]),
+        ("fusion", BOTH_SCALINGS, ["data.image_scale=cutout", "model.feature_scaling=robust"]),
+        ("image", BOTH_SCALINGS, ["data.image_scale=cutout"]),
+        ("features", BOTH_SCALINGS, ["model.feature_scaling=robust"]),
+    ],
+)
 def test_a_start_from_weights_of_another_scaling_is_told(
+    inputs: str,
+    changes: dict[str, str],
+    told: list[str],
+    saved: Saved,
+    packed: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, _ = saved
+    start = {"model.weights": str(folder), "model.inputs": inputs}
+    settings = reading.load(config.Train, folder / "config.yaml", values=start | changes)
+    build_initial_model(settings, Split(packed, "train").manifest)
+
+    scalings = [record.getMessage() for record in caplog.records if "scal" in record.getMessage()]
+    assert len(scalings) == len(told)
+    for text, theirs in zip(scalings, told, strict=True):
+        assert f"was trained with {theirs}, and starts here with " in text
+
+
+def test_a_start_from_a_run_of_an_older_version_is_told(
     saved: Saved, packed: Path, small_model: config.Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, _ = saved
     without_newer_keys(folder)
     start = small_model.model_copy(update={"weights": str(folder)})
-    build_model(start, Split(packed, "train").manifest)
+    settings = config.Train(run=folder, data=config.Data(dataset=packed), model=start)
+    build_initial_model(settings, Split(packed, "train").manifest)
     assert "was trained with model.feature_scaling=minmax, and starts here with robust" in (
         caplog.text
     )

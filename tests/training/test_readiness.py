@@ -135,6 +135,7 @@ def test_a_disk_without_room_is_found(config_file: Path) -> None:
         call("check", config_file, "checkpoint.keep=100000000")
 
 
+@pytest.mark.slow
 def test_a_memory_estimate_grows_with_the_micro_batch(
     config_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
