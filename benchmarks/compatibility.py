@@ -11,8 +11,9 @@ the code in FOLDER (by default, the checkout that this script is in)
 3. evaluates a copy of A, which must give the metrics and the logits that the old code gave.
 
 Every comparison is a line of a table, and the exit status is 1 when one of them differs. A key that
-only the new code writes is named and allowed. All runs on the CPU, in one thread; settings of
-training, such as model.backbone, are passed to all of them.
+only the new code writes is named and allowed, and so is an interval or a calibration that differs:
+these are estimates, which later versions make better (CHANGELOG.md says which). All runs on the
+CPU, in one thread; settings of training, such as model.backbone, are passed to all of them.
 """
 
 import json
@@ -46,6 +47,9 @@ TRAINING = (
 TIMES = {"seconds", "cutouts_per_second", "waiting_for_data", "saving", "logging"}
 # metrics.json names the run's folder, and the copy has another.
 PLACES = {"runs"}
+# Parts of the keys of metrics.json whose values are estimates: intervals, calibrated probabilities,
+# and why there is too little for some.
+ESTIMATES = ("_ci95", "_at_least", "probability_isotonic", "not_said")
 
 
 class Row(NamedTuple):
@@ -217,14 +221,16 @@ def same_values(what: str, before: Any, after: Any, ignored: set[str]) -> Row:
     old, new = (dict(leaves(tree, ignored)) for tree in (before, after))
     both = old.keys() & new.keys()
     numbers = [key for key in both if {type(old[key]), type(new[key])} <= {int, float}]
-    largest = max((abs(old[key] - new[key]) for key in numbers), default=0)
 
     # Texts and nulls count as well: a metric that is no longer said is a difference.
     other = {key for key in both if old[key] != new[key]}
-    missing = old.keys() - new.keys()
-    told = {"new": new.keys() - old.keys(), "missing": missing, "other": other}
+    estimated = {key for key in other if any(part in key for part in ESTIMATES)}
+    other -= estimated
+    added, missing = new.keys() - old.keys(), old.keys() - new.keys()
+    told = {"new": added, "estimated anew": estimated, "missing": missing, "other": other}
 
-    detail = f"{len(numbers)} numbers, largest difference {largest:g}"
+    differences = (abs(old[key] - new[key]) for key in numbers if key not in estimated)
+    detail = f"{len(numbers)} numbers, largest difference {max(differences, default=0):g}"
     detail += "".join(f"; {kind}: {', '.join(sorted(keys))}" for kind, keys in told.items() if keys)
     return Row(what, not missing and not other, detail)
 
