@@ -195,6 +195,15 @@ def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
     assert line.endswith(" cutouts/s  0 s left  loss 0.4  AUC 0.9")
 
 
+def test_before_one_is_done_no_time_left_is_guessed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
+    with logs.Progress(10, "predict", "objects") as progress:
+        progress.update(0)
+    assert caplog.messages == ["predict  0/10 objects  0 objects/s"]
+
+
 def test_progress_of_other_ranks_is_silent(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
