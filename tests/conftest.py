@@ -44,8 +44,11 @@ SMALL_MODEL = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that several workers end together."""
-    first = ("slurm", "integration")
+    """What takes longest begins first, so that several workers end together.
+
+    Packing forks, which takes the less the smaller the process of the tests still is.
+    """
+    first = ("slurm", "integration", "packing")
     items.sort(
         key=lambda item: next(
             (n for n, part in enumerate(first) if part in item.path.parts), len(first)
@@ -88,7 +91,9 @@ def call(verb: str, target: Path, *overrides: str) -> Any:
 
 
 def pack_survey(survey: Path, output: Path, *overrides: str) -> Path:
-    call("pack", survey / "recipe.yaml", f"source={survey}", f"output={output}", *overrides)
+    """Pack in one process, unless a test asks for more: to fork a large process takes long."""
+    where = (f"source={survey}", f"output={output}", "processes=1")
+    call("pack", survey / "recipe.yaml", *where, *overrides)
     return output
 
 

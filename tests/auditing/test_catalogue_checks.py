@@ -34,6 +34,7 @@ def test_splits_with_other_shares_of_lenses(planted: PlantedSurvey, tmp_path: Pa
 # ---- features ----
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_zero_for_every_non_lens(planted: PlantedSurvey, tmp_path: Path) -> None:
     planted.table.loc[planted.labels == 0, "colour"] = 0
     found = findings(planted.pack(tmp_path / "s"), LEAK_STATUS)

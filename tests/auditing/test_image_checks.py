@@ -46,6 +46,7 @@ def test_another_kind_of_file_for_lenses(planted: PlantedSurvey, tmp_path: Path)
 # ---- duplicates ----
 
 
+@pytest.mark.slow
 def test_duplicates_across_splits(planted: PlantedSurvey, tmp_path: Path) -> None:
     planted.images[7] = planted.images[0]  # of val and train
     planted.images[28] = np.rot90(planted.images[11], 1, axes=(-2, -1))  # of test and train

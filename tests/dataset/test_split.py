@@ -11,13 +11,14 @@ from lens_hpc.dataset.split import Split
 from tests.conftest import pack_survey, write_survey
 
 
-@pytest.fixture(params=["none", "gzip"])
-def split(request: pytest.FixtureRequest, tmp_path: Path) -> Split:
+@pytest.fixture(scope="module", params=["none", "gzip"])
+def split(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Split:
     """More rows than are read at once, in groups; compressed or not."""
+    folder = tmp_path_factory.mktemp("split")
     groups = [f"tile{i % 50}" for i in range(150)]
-    survey = write_survey(tmp_path / "survey", rows=150, tile=groups)
+    survey = write_survey(folder / "survey", rows=150, tile=groups)
     overrides = ("columns.group=tile", f"compression={request.param}", "splits={train: 1.0}")
-    return Split(pack_survey(survey, tmp_path / "packed", *overrides), "train")
+    return Split(pack_survey(survey, folder / "packed", *overrides), "train")
 
 
 def assert_equal(sample: Sample, row: int, split: Split) -> None:

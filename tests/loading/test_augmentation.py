@@ -263,6 +263,7 @@ assert cv2.getNumThreads() == threads
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", [None, "0"])
 def test_environment_and_threads_are_left_as_they_were(variable: str | None) -> None:
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": variable or ""}

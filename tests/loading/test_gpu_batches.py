@@ -36,16 +36,20 @@ def cpu_for_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-@pytest.mark.parametrize("extras", [None, {}, {"rotate90": 0.5, "shift": 3, "noise": 0.1}])
-def test_batches_are_those_of_the_cpu(
-    tmp_path: Path, cpu_for_gpu: None, dtype: str, extras: dict | None, workers: int
-) -> None:
-    survey = write_survey(tmp_path / "survey")
+@pytest.fixture(scope="module", params=["float32", "uint8"])
+def split(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    folder = tmp_path_factory.mktemp("gpu_batches")
+    survey = write_survey(folder / "survey")
     for file in survey.glob("*.npy"):
         np.save(file, np.load(file).round().clip(0, 200))
-    split = Split(pack_survey(survey, tmp_path / "dataset", f"dtype={dtype}"), "train")
+    return Split(pack_survey(survey, folder / "dataset", f"dtype={request.param}"), "train")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("extras", [None, {}, {"rotate90": 0.5, "shift": 3, "noise": 0.1}])
+def test_batches_are_those_of_the_cpu(
+    split: Split, cpu_for_gpu: None, extras: dict | None, workers: int
+) -> None:
     augmentation = None
     if extras is not None:
         augmentation = make_augmentation(config.Augment(engine="torch", **extras), 0)

@@ -67,6 +67,7 @@ def test_workers_change_nothing(
                 np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     rows=st.integers(2, 300),

@@ -91,7 +91,10 @@ def write_stamps(folder: Path, catalogue: pd.DataFrame, storage: Storage) -> Non
         np.save(folder / f"{row.id}.npy", np.stack(planes))
 
 
-@pytest.mark.parametrize("storage", ["plain", "gzip", "rice"])
+COMPRESSED = [pytest.param(storage, marks=pytest.mark.slow) for storage in ("gzip", "rice")]
+
+
+@pytest.mark.parametrize("storage", ["plain", *COMPRESSED])
 @pytest.mark.parametrize("tile", [None, "tile"])
 def test_mosaics_are_packed_to_the_pixels_of_stamps(
     tmp_path: Path, storage: Storage, tile: str | None

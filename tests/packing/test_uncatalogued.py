@@ -73,6 +73,7 @@ def rows_of(folder: Path, images: object) -> list[str]:
     return list(uncatalogued_rows(recipe, listed, folder)["name"])
 
 
+@pytest.mark.slow
 @settings(max_examples=15)  # each reads files in a process of its own
 @given(present=st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["g", "r", "gr"])))
 def test_the_rows_are_the_union_over_the_bands(

@@ -103,6 +103,7 @@ def test_shards_of_the_same_recipe_and_source_are_kept(
     assert f"{len(kept)} shards are there already" in caplog.text
 
 
+@pytest.mark.slow
 def test_shards_of_another_recipe_or_a_changed_source_are_made_anew(
     tmp_path: Path, large: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_full_disk_keeps_what_is_complete(
     assert files_of(tmp_path / "d") == files_of(pack_survey(large, tmp_path / "e", *LARGE))
 
 
+@pytest.mark.slow
 def test_one_process_packs_one_survey_after_the_other(tmp_path: Path, large: Path) -> None:
     other = write_survey(tmp_path / "other", rows=600, size=20)
     for survey in (large, other, large):

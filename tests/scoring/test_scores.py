@@ -31,6 +31,7 @@ def test_a_score_is_the_models_logit_and_the_model_stays_in_training(
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_of_a_compiled_model_is_filled_up(
     dataset: Path, small_model: config.Model
 ) -> None:

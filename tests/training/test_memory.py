@@ -219,6 +219,7 @@ def estimate(
     return estimate_memory(step, model, step.try_on(model))
 
 
+@pytest.mark.slow
 def test_the_estimate_knows_what_takes_memory(training: config.Train, manifest: Manifest) -> None:
     settings = changed(training, model={"conv_channels": (256, 128)})
     model = build_model(settings.model, manifest)

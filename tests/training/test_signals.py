@@ -71,6 +71,7 @@ process.ends_with_command = True
     return subprocess.run([sys.executable, "-c", start + code], check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_of_a_command_is_obeyed_at_once() -> None:
     twice = """
 with signals.StopRequest():
@@ -80,6 +81,7 @@ with signals.StopRequest():
     assert run_as_program(twice) == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_does_not_change_how_a_command_ends() -> None:
     late = """
 with signals.StopRequest():
@@ -184,6 +186,7 @@ def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
     assert status_of_fork(child) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_command_that_does_not_end_though_its_work_is_done() -> None:
     stuck = """
 signals.SECONDS_TO_ANSWER = 0.1
@@ -196,6 +199,7 @@ time.sleep(30)
     assert run_as_program(stuck) == 1
 
 
+@pytest.mark.slow
 def test_under_nohup_sighup_stays_ignored() -> None:
     ignored = """
 signal.signal(signal.SIGHUP, signal.SIG_IGN)

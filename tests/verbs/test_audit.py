@@ -46,6 +46,7 @@ def test_an_audit_that_cannot_be_kept_is_still_told(
     assert message.startswith(f"the audit is not kept: {refusal}")
 
 
+@pytest.mark.slow
 def test_training_says_when_nobody_has_looked_and_when_there_is_a_leak(
     leaky: PlantedSurvey, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
