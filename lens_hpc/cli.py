@@ -32,6 +32,7 @@ FIRST_DAY = (
     "check",
     "bench",
     "evaluate",
+    "predict",
 )
 # Nobody reads on, or the terminal is gone.
 NOBODY_READS = {errno.EPIPE, errno.EIO, errno.EBADF}
@@ -189,7 +190,7 @@ def overview() -> str:
     lines = [
         "lens-hpc VERB FILE-OR-FOLDER key=value ...",
         "",
-        "Train and evaluate strong-lens finders, from a laptop to a cluster.",
+        "Train and evaluate strong-lens finders, and score surveys, from a laptop to a cluster.",
         "",
     ]
     headers = {name: verbs.header(name) for name in verbs_in_order()}

@@ -5,6 +5,7 @@ JOB=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 JOB=${JOB:-$SLURM_JOB_ID}
 STARTS=${SLURM_RESTART_COUNT:-0}
 ENDING=''
+STOP=USR1 # what makes the workers save and stop; TERM where all that they have done is saved at any time
 SRUN=(srun --export=ALL --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"})
 NODES=("${SRUN[@]}" --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1) # one task on each
 
@@ -107,7 +108,8 @@ work() { # COMMAND...: STATUS is what it ends with, WORD what its processes say
     rm -f "$LENS_HPC_STATUS"
     "$@" &
     local step=$!
-    trap 'say "USR1: the workers save and stop"; scancel --signal=USR1 "$JOB" || say "USR1 was not passed on"' USR1
+    trap 'say "USR1: the workers save and stop"; [[ $STOP == USR1 ]] || ENDING=1
+        scancel --signal="$STOP" "$JOB" || say "$STOP was not passed on"' USR1
     trap 'ENDING=1; say "TERM: the workers have it, too"' TERM
     while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # a signal ends wait, not the step
     STATUS=0

@@ -19,6 +19,7 @@ from lens_hpc.verbs import info
 from tests.conftest import SMALL_MODEL
 from tests.kills import files_of
 
+REQUIRE_A_SETTING = {"pack", "train", "weights", "check", "bench", "predict"}
 HEAVY = "torch", "timm", "pandas", "pydantic", "sklearn"
 
 
@@ -39,7 +40,7 @@ def test_help_of_a_verb_has_settings_and_an_example(
     assert cli.main([verb, "--help"]) == 0
     text = capsys.readouterr().out
     assert verbs.header(verb).example in text
-    assert ("(required)" in text) == (verb in {"pack", "train", "weights", "check", "bench"})
+    assert ("(required)" in text) == (verb in REQUIRE_A_SETTING)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["info", "{}"]])
@@ -69,6 +70,7 @@ def test_a_text_that_its_file_cannot_hold_is_told(dataset: Path) -> None:
 CLOSED = "<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", CLOSED)
 def test_a_stream_that_is_closed_neither_ends_work_nor_gets_into_its_files(
     closed: str, survey: Path, dataset: Path, tmp_path: Path
@@ -101,6 +103,7 @@ def status_when_it_dies(kind: str, *words: str) -> int:
     return process.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 def test_packing_goes_on_when_its_reader_leaves(
     kind: str, survey: Path, dataset: Path, tmp_path: Path

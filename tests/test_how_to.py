@@ -111,5 +111,5 @@ def test_a_dropped_verb_and_metric_are_found_by_everything(folder: Path) -> None
 
 
 def test_there_is_a_page_for_each_thing_that_people_add() -> None:
-    wanted = {"augmentation", "image-format", "metric", "model", "survey", "verb"}
+    wanted = {"augmentation", "image-format", "metric", "model", "predict", "survey", "verb"}
     assert wanted <= {page.stem for page in PAGES}

@@ -47,6 +47,7 @@ class Forks:
 def _serve() -> None:
     # What the verbs import, for all forks at once.
     import lens_hpc.packing.packing
+    import lens_hpc.predicting.prediction
     import lens_hpc.reporting.evaluation
     import lens_hpc.sky.mock_survey
     import lens_hpc.training.loop  # noqa: F401

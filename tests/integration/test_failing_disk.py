@@ -1,5 +1,5 @@
-"""Every write, rename, sync and lock of pack, train, evaluate and simulate fails in turn, or is the
-last thing that the command does. The same line, run again, goes on: no result is lost or damaged.
+"""Every write, rename, sync and lock of the verbs that write fails in turn, or is their last. The
+same line, run again, goes on: no result is lost or damaged.
 
 failing_disk.c stands between the program and the system, so that the writes of HDF5, torch, Arrow
 and safetensors are met, too.
@@ -20,9 +20,12 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+import lens_hpc
 from tests.conftest import pack_survey, write_survey
+from tests.integration import test_predict
 from tests.integration.forked import Forks
 from tests.kills import files_of
+from tests.predicting.small_runs import make_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,6 +47,18 @@ model: {{inputs: image, backbone: test_vit, weights: none, norm: layer}}
 train: {{epochs: 2, global_batch_size: 24, trackers: []}}
 checkpoint: {{every_steps: 1}}
 """
+
+
+def write_inputs(folder: Path) -> None:
+    """Write what all verbs begin with: stamps, a dataset, a config, and a run with its mosaics."""
+    write_survey(folder / "s", rows=75, size=16)
+    pack_survey(folder / "s", folder / "d")
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+
+    sky = test_predict.write_survey(folder / "sky")
+    packed = folder / "sky-packed"
+    lens_hpc.pack(sky / "recipe.yaml", source=sky, output=packed, on_bad="skip")
+    make_run(folder / "finder", packed)
 
 
 class Control(ctypes.Structure):
@@ -92,9 +107,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     subprocess.run(compiler, check=True)
 
     folder.mkdir()
-    write_survey(folder / "s", rows=75, size=16)
-    pack_survey(folder / "s", folder / "d")
-    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    write_inputs(folder)
 
     control_file.write_bytes(bytes(ctypes.sizeof(Control)))
     environment = {"LD_PRELOAD": str(library), "FAILING_DISK": str(control_file)}
@@ -130,6 +143,10 @@ def result_of_evaluate(folder: Path) -> object:
     return {name: (evaluation / name).read_bytes() for name in names}
 
 
+def result_of_predict(folder: Path) -> object:
+    return test_predict.outcome(folder / "scored")
+
+
 VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "pack": (
         "pack {folder}/s/recipe.yaml source={folder}/s output={folder}/packed processes=2",
@@ -140,6 +157,12 @@ VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "train": ("train {folder}/config.yaml", "run", result_of_train),
     # What was there before is kept, so it is not taken away.
     "evaluate": ("evaluate {folder}/evaluated workers=0", "", result_of_evaluate),
+    "predict": (
+        "predict {folder}/finder {folder}/sky/recipe.yaml source={folder}/sky "
+        "output={folder}/scored batch_size=64 candidates=20",
+        "scored",
+        result_of_predict,
+    ),
 }
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from lens_hpc import verbs
-from tests.conftest import pack_survey, write_survey
 from tests.integration.commands import Job
 from tests.integration.forked import Forks
-from tests.integration.test_failing_disk import CONFIG, VERBS
+from tests.integration.test_failing_disk import VERBS, write_inputs
 
 pytestmark = pytest.mark.slow
 ROUNDS = 20 if "LENS_HPC_LONG" in os.environ else 2
@@ -30,9 +29,7 @@ def test_every_verb_that_writes_is_tried() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    write_survey(folder / "s", rows=75, size=16)
-    pack_survey(folder / "s", folder / "d")
-    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    write_inputs(folder)
     return folder
 
 

@@ -83,11 +83,11 @@ class Cluster:
         """sbatch options and script, as a user writes them: the number of the job."""
         return int(self("sbatch", "--parsable", *words, cwd=cwd, **variables))
 
-    def facts(self, job: int) -> dict[str, str]:
-        """What scontrol knows of a job."""
+    def facts(self, job: int | str) -> dict[str, str]:
+        """What scontrol knows of a job, or of a task of an array, as in 12_0."""
         return dict(re.findall(r"(\w+)=(\S*)", self("scontrol", "-o", "show", "job", str(job))))
 
-    def wait(self, job: int) -> str:
+    def wait(self, job: int | str) -> str:
         """State and exit status of a job that has ended, as in "FAILED 2"."""
         self.wait_for(lambda: self.facts(job)["JobState"] in ENDED, f"job {job} to end")
         facts = self.facts(job)
@@ -103,7 +103,7 @@ class Cluster:
             time.sleep(0.3)
 
 
-def output(cwd: Path, job: int) -> str:
+def output(cwd: Path, job: int | str) -> str:
     """What the job has written so far, its nodes' logs, too."""
     files = [*cwd.glob(f"*-{job}.out"), *sorted(cwd.glob(f"logs/{job}/*.log"))]
     return "\n".join(file.read_text() for file in files)
