@@ -147,7 +147,8 @@ class _Lock:
                     f"{self.file}); wait until it has ended, or end it"
                 )
             if is_awaited and holder != told:
-                logger.warning("%s: waiting for %s to end", self.target, holder)
+                done = "to end" if is_of_this_job else "to be done with it"
+                logger.warning("%s: waiting for %s %s", self.target, holder, done)
                 told = holder
             time.sleep(SECONDS_BETWEEN_LOOKS)
 

@@ -43,7 +43,7 @@ from lens_hpc.sky.mock_survey import (
 )
 from lens_hpc.sky.photometry import Measured, measure
 from lens_hpc.sky.surveys import ZERO_POINT
-from lens_hpc.sky.tiling import Tiling, Window, fit_tiling, scatter, square
+from lens_hpc.sky.tiling import Tiling, Window, draw_centre, fit_tiling, scatter, square
 
 MOSAIC_CATALOGUE = "catalogue.parquet"
 MOSAIC = "tiles/{tile}/{band}.fits"
@@ -79,7 +79,9 @@ def make_mock_mosaics(
     processes changes nothing but the time. Raise UserError if `out` exists, if the tiles have no
     room for the objects, or if their cutouts can show no lens.
     """
-    tiling = fit_tiling(tiles, tile_size, design.objects, design.size, design.pixel_scale)
+    fitted = fit_tiling(tiles, tile_size, design.objects, design.size, design.pixel_scale)
+    centre = draw_centre(np.random.default_rng(design.seed))
+    tiling = replace(fitted, centre=centre)
     sky = MockSky(design, tiling)
 
     with held(files.final_name(out)), files.whole_folder(out) as folder:

@@ -16,7 +16,10 @@ from scipy.spatial import cKDTree
 from lens_hpc.errors import UserError
 
 CENTRE = (150.0, 2.0)
-"""Right ascension and declination of the middle of the survey. *Unit: degrees*"""
+"""Right ascension and declination of the middle of a survey. *Unit: degrees*"""
+
+FARTHEST_DECLINATION = 60.0
+"""Of a survey's middle, either way. *Unit: degrees*"""
 
 SKY_OF_OBJECT = 4
 """Area of the sky for each object, in areas of a cutout: bright galaxies are denser than they
@@ -87,6 +90,8 @@ class Tiling:
     """What neighbours share, pixels."""
     pixel_scale: float
     """Arcsec per pixel."""
+    centre: tuple[float, float] = CENTRE
+    """Right ascension and declination of the middle. *Unit: degrees*"""
 
     @property
     def step(self) -> int:
@@ -150,7 +155,7 @@ class Tiling:
         height, width = self.shape
         middle_row = (height + 1) / 2
         middle_column = (width + 1) / 2
-        right_ascension, declination = CENTRE
+        right_ascension, declination = self.centre
         scale_degrees = self.pixel_scale / 3600
 
         # East is to the left.
@@ -213,6 +218,13 @@ def _roomy_tile_size(rows: int, columns: int, objects: int, size: int) -> int:
     root = math.sqrt(discriminant)
     step = (root - linear) / (2 * quadratic)
     return math.ceil(step) + overlap
+
+
+def draw_centre(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw where a survey lies, so that two of them have no object in common. *Unit: degrees*"""
+    right_ascension = rng.uniform(0, 360)
+    declination = rng.uniform(-FARTHEST_DECLINATION, FARTHEST_DECLINATION)
+    return float(right_ascension), float(declination)
 
 
 def scatter(rng: np.random.Generator, tiling: Tiling, objects: int, size: int) -> np.ndarray:

@@ -14,7 +14,10 @@ SUMMARY = (
     "of image files, or a packed dataset. OUTPUT gets scores/*.parquet, summary.json and the "
     "highest scores as a packed dataset, candidates/."
 )
-EXAMPLE = "lens-hpc predict runs/demo configs/pack/mosaics.yaml source=survey output=scored"
+EXAMPLE = (
+    "lens-hpc predict runs/demo data/demo/sky/recipe.yaml source=data/demo/sky "
+    "output=data/demo/scored"
+)
 
 
 def run(settings: Settings) -> "Prediction | None":

@@ -136,3 +136,13 @@ def test_places_are_also_at_edges_and_in_overlaps() -> None:
     is_above = middles > np.array(tiles.shape) / 2
     quarters = np.bincount(is_above @ [1, 2], minlength=4)
     assert quarters.min() > 420
+
+
+def test_surveys_of_two_seeds_lie_elsewhere_and_one_seed_in_one_place() -> None:
+    centres = [tiling.draw_centre(np.random.default_rng(seed)) for seed in (0, 1, 2, 0)]
+    assert centres[0] == centres[3]
+    rounded = {(round(ra), round(dec)) for ra, dec in centres}
+    assert len(rounded) == 3
+    for ra, dec in centres:
+        assert 0 <= ra < 360
+        assert abs(dec) <= 60
