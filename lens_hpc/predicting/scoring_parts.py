@@ -1,20 +1,17 @@
 """Scoring the parts of a survey one after the other: cutouts are made while others are scored."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from lens_hpc.dataset.shards import hash_pixels
+from lens_hpc.loading.ahead import made_ahead
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.predicting.models import Models
 from lens_hpc.predicting.score_files import PartScores
 from lens_hpc.predicting.survey import PartCutouts, PartRows, SurveyToScore
 from lens_hpc.scoring.batches import BatchScorer
-
-AnyItem = TypeVar("AnyItem")
 
 DARK = "no pixel of its cutout is above 0"
 NO_NUMBER = (
@@ -53,7 +50,7 @@ class PartScorer:
         `tell` is told how many objects were looked at since it was told last.
         """
         told = 0
-        for work, batch in one_ahead(self._read(parts)):
+        for work, batch in made_ahead(self._read(parts), 1):
             if batch is not None:
                 self._score(work, batch)
                 tell(len(batch.rows))
@@ -119,12 +116,3 @@ class PartScorer:
             trained_on=self.models.have_seen(work.rows.positions, work.pixel_hashes),
             reasons=reasons,
         )
-
-
-def one_ahead(items: Iterator[AnyItem]) -> Iterator[AnyItem]:
-    """Yield items, the next of which is made by a thread meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="cutouts") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item

@@ -1,6 +1,5 @@
 """Parts are scored once, in their order, and whatever has no score has a reason."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from lens_hpc.predicting.score_files import (
     score_table,
     write_scores,
 )
-from lens_hpc.predicting.scoring_parts import DARK, NO_NUMBER, PartScorer, one_ahead
+from lens_hpc.predicting.scoring_parts import DARK, NO_NUMBER, PartScorer
 from lens_hpc.predicting.survey import PartCutouts, PartRows, SurveyPart
 from tests.predicting.small_runs import make_run
 
@@ -157,25 +156,3 @@ def test_a_file_of_scores_keeps_its_fingerprint(tmp_path: Path) -> None:
     assert fingerprint_of(file) == "abc"
     file.write_bytes(file.read_bytes()[:-9])
     assert fingerprint_of(file) is None
-
-
-def test_the_next_item_is_made_while_one_is_used() -> None:
-    made = [threading.Event() for _ in range(3)]
-
-    def items() -> Iterator[int]:
-        for number, event in enumerate(made):
-            event.set()
-            yield number
-
-    for number in one_ahead(items()):
-        if number < 2:
-            assert made[number + 1].wait(60)
-
-
-def test_an_error_of_the_thread_is_the_callers() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise KeyError("ours")
-
-    with pytest.raises(KeyError, match="ours"):
-        list(one_ahead(items()))
