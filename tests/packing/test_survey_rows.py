@@ -1,6 +1,8 @@
 """The rows that are sorted by tile on disk, beside those that `pack` reads into memory."""
 
+import gc
 import os
+import statistics
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -401,8 +403,14 @@ def test_memory_does_not_grow_with_the_catalogue(
         frame = frame.assign(id=[f"o{n}" for n in range(count)])
         frame.to_parquet(source / "objects.parquet", row_group_size=250)
         recipe = recipe_of("objects.parquet")
-        before = pa.total_allocated_bytes()
-        sort(recipe, source, table_rows=500)
-        peaks.append(max(alive) - before)
-        alive.clear()
+
+        # What other tests have left may go at any time.
+        peaks_of_count = []
+        for _ in range(3):
+            gc.collect()
+            before = pa.total_allocated_bytes()
+            sort(recipe, source, table_rows=500)
+            peaks_of_count.append(max(alive) - before)
+            alive.clear()
+        peaks.append(statistics.median(peaks_of_count))
     assert peaks[1] < 1.5 * peaks[0]
