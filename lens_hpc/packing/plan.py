@@ -100,8 +100,8 @@ class Plan:
             units=settings.units,
             features=settings.columns.features,
             recipe=recipe_of(settings),
-            zero_point=_by_band(settings.zero_point, settings.bands),
-            gain=_by_band(settings.gain, settings.bands),
+            zero_point=by_band(settings.zero_point, settings.bands),
+            gain=by_band(settings.gain, settings.bands),
             resampled=_resampled_bands(settings, self.cutouts),
             grouped=settings.columns.group is not None,
             seed=settings.seed,
@@ -345,7 +345,7 @@ def _resampled_bands(settings: PackSettings, cutouts: Cutouts) -> tuple[str, ...
     return tuple(band for band, ratio in bands if ratio > 1)
 
 
-def _by_band(
+def by_band(
     setting: float | Mapping[str, float | None] | None, bands: tuple[str, ...]
 ) -> dict[str, float | None]:
     """Return the value of each band of a setting that is one for all, or a mapping."""

@@ -37,6 +37,8 @@ from lens_hpc.packing.survey_ids import RepeatedId, SeenIds
 from lens_hpc.texts import printable
 
 SURVEY = "survey.json"
+DAMAGES = (OSError, EOFError, ValueError, LookupError, TypeError, pa.ArrowException)
+"""What the libraries raise for files of ours that a disk has damaged."""
 HASHES = "hashes"
 TABLE_ROWS = 1 << 18
 """Rows of the catalogue that are in memory at a time."""
@@ -62,14 +64,22 @@ class SurveyRows:
     """The rows that `sort_rows` has written to a folder.
 
     `tiles` are those that have rows, in the order of their names; what lies on none comes last.
+    Raises UserError for a folder that is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        content = (folder / SURVEY).read_bytes()
-        self._survey = json.loads(content)
-        self._rows = SortedRows(folder)
-        self._rows.types = self._survey["types"]
-        self.tiles = [_tile_from(described) for described in self._survey["tiles"]]
+        try:
+            content = (folder / SURVEY).read_bytes()
+            self._survey = json.loads(content)
+            self._rows = SortedRows(folder)
+            self._rows.types = self._survey["types"]
+            self.tiles = [_tile_from(described) for described in self._survey["tiles"]]
+        except DAMAGES as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{folder}: is damaged ({reason}); delete it, and run the same line again: the "
+                "catalogue is sorted anew"
+            ) from error
 
     def read(self, tile: int) -> CatalogueRows:
         """Return the rows of a tile, by its number in `tiles`."""

@@ -149,7 +149,9 @@ def _predict(accelerator: Accelerator, task: _Task) -> Prediction | None:
 def _held(accelerator: Accelerator, task: _Task) -> Iterator[None]:
     """Let the first process hold the output: alone, or with other tasks of the same prediction."""
     settings, output = task.settings, task.output
-    share = hashlib.sha256(json.dumps([task.record, settings.tasks]).encode()).hexdigest()
+    # Tasks may name the same runs by several paths.
+    shared = [records.deciding(task.record), settings.tasks]
+    share = hashlib.sha256(json.dumps(shared).encode()).hexdigest()
     own = output.with_name(f".{output.name}.task-{settings.task}.lock")
     with ExitStack() as stack:
         with waited_for(accelerator, f"taking {output}"):

@@ -44,14 +44,14 @@ def check_output(output: Path, record: dict[str, Any]) -> None:
         return
 
     try:
-        before = _deciding(json.loads(file.read_text(encoding="utf-8")))
+        before = deciding(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{file}: is damaged ({error}); name another output, or remove this one"
         ) from error
 
     # As JSON reads it back.
-    now = _deciding(json.loads(json.dumps(record)))
+    now = deciding(json.loads(json.dumps(record)))
     changed = [key for key in now if before[key] != now[key]]
     if changed:
         listed = "; ".join(f"{key}: {_shown(before[key])} there" for key in changed)
@@ -72,7 +72,7 @@ def _check_not_foreign(output: Path) -> None:
         )
 
 
-def _deciding(record: dict[str, Any]) -> dict[str, Any]:
+def deciding(record: dict[str, Any]) -> dict[str, Any]:
     """Return what scores are a function of. Models may have been copied to another place."""
     deciding = {key: record[key] for key in (*DECIDING, "recipe")}
     deciding["model"] = [model["crc32"] for model in record["models"]]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lens_hpc.dataset.survey_kind import SurveyKind
+from lens_hpc.packing.plan import by_band
 from lens_hpc.packing.recipe import Recipe
 
 
@@ -84,9 +85,6 @@ class SurveyToScore(Protocol):
 
 def kind_of_recipe(recipe: Recipe, size: tuple[int, int]) -> SurveyKind:
     """Return what kind of survey a recipe describes, with cutouts of a height and width."""
-    zero_point = recipe.zero_point
-    if not isinstance(zero_point, dict):
-        zero_point = dict.fromkeys(recipe.bands, zero_point)
     height, width = size
     return SurveyKind(
         name=recipe.name,
@@ -95,6 +93,6 @@ def kind_of_recipe(recipe: Recipe, size: tuple[int, int]) -> SurveyKind:
         width=width,
         pixel_scale_arcsec=recipe.finest_pixel_scale,
         units=recipe.units,
-        zero_point=zero_point,
+        zero_point=by_band(recipe.zero_point, recipe.bands),
         features=recipe.columns.features,
     )

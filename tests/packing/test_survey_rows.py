@@ -414,3 +414,17 @@ def test_memory_does_not_grow_with_the_catalogue(
             alive.clear()
         peaks.append(statistics.median(peaks_of_count))
     assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize("name", ["survey.json", "rows.arrow", "slices.npy"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut"])
+def test_sorted_rows_that_are_damaged_are_named(source: Path, name: str, damage: str) -> None:
+    catalogue = write_catalogue(source, make_frame(0), "parquet", 0)
+    sort(recipe_of(catalogue), source)
+    file = source.parent / f"rows-{COUNT}" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"is damaged .* delete it, and run the same line again"):
+        SurveyRows(file.parent)
