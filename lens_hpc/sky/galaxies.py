@@ -21,6 +21,21 @@ from lens_hpc.sky.light import Light
 RED_SATELLITES = 0.4
 # Scatter of r - i at one colour g - i: an estimate.
 BEND_SCATTER = 0.06
+# Absolute magnitude in i at 200 km/s: an estimate. How it changes with the velocity dispersion, and
+# its scatter at one, come of the joint distribution of both (Bernardi et al. 2003, AJ 125, 1849:
+# log sigma = constant - 0.102 M with a scatter of 0.07, and M scatters by 0.84): by regression,
+# d M / d log sigma = -0.102 * 0.84^2 / (0.102^2 * 0.84^2 + 0.07^2). Faber & Jackson's relation the
+# other way round would be steeper, and hide the arcs of all large lenses in the light of giants.
+MAGNITUDE_AT_200 = -22.4
+MAGNITUDES_PER_DEX = -5.9
+LUMINOSITY_SCATTER = 0.53
+# Galaxies brighter than i = 25 in an arcmin^2, and their slope in dex a magnitude (LSST Science
+# Book, arXiv:0912.0201, section 3.7).
+FAINTEST_NEIGHBOUR = 25.0
+NEIGHBOURS_PER_ARCMIN2 = 46.0
+COUNT_SLOPE = 0.31
+NEIGHBOUR_RADIUS = math.sqrt(1.6)
+"""How far from the middle of a cutout neighbours are drawn, in halves of its width."""
 # Change of g - i per decade of radius and its scatter. Ellipticals have red cores (La Barbera et
 # al. 2010, AJ 140, 1528); the numbers are estimates.
 GRADIENT = -0.06
@@ -61,8 +76,8 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
     """Draw a massive elliptical, weighted by its cross-section for lensing.
 
     Velocity dispersions follow the modified Schechter function of Choi et al. 2007 (ApJ 658, 884:
-    sigma* = 161 km/s, alpha = 2.32, beta = 2.67) times sigma^4; luminosities the Faber-Jackson
-    relation with a scatter of 0.25 mag; and colours and radii, roughly, those of passive galaxies.
+    sigma* = 161 km/s, alpha = 2.32, beta = 2.67) times sigma^4; luminosities those of
+    ellipticals of one velocity dispersion; and colours and radii, roughly, passive galaxies.
     """
     while True:
         z = rng.normal(0.5, 0.15)
@@ -72,9 +87,10 @@ def draw_galaxy(rng: np.random.Generator) -> Galaxy:
 
         luminosity_distance_mpc = comoving_distance_mpc(z) * (1 + z)
         distance_modulus = 5 * math.log10(luminosity_distance_mpc) + 25
-        absolute_magnitude = -22.4 - 10 * math.log10(sigma_v / 200)
+        decades = math.log10(sigma_v / 200)
+        absolute_magnitude = MAGNITUDE_AT_200 + MAGNITUDES_PER_DEX * decades
         k_correction = 0.9 * z
-        scatter = rng.normal(0, 0.25)
+        scatter = rng.normal(0, LUMINOSITY_SCATTER)
         mag_i = absolute_magnitude + distance_modulus + k_correction + scatter
         if 17.5 < mag_i < 21.0:
             break
@@ -112,13 +128,17 @@ def _draw_elliptical_light(rng: np.random.Generator, z: float, mag_i: float) -> 
 
 
 def draw_neighbours(rng: np.random.Generator, half_width: float) -> list[Light]:
-    """Draw faint galaxies that happen to lie in the cutout, outside its middle.
+    """Draw faint galaxies that happen to lie in the cutout, anywhere.
 
     `half_width` is half the width of the cutout, arcsec.
     """
+    farthest = NEIGHBOUR_RADIUS * half_width
+    area_arcmin2 = math.pi * (farthest / 60) ** 2
+    typical_excess = 1 / (COUNT_SLOPE * math.log(10))
+
     lights = []
-    for _ in range(rng.poisson(2.5)):
-        distance = half_width * math.sqrt(rng.uniform(0.2, 1.6))
+    for _ in range(rng.poisson(NEIGHBOURS_PER_ARCMIN2 * area_arcmin2)):
+        distance = farthest * math.sqrt(rng.uniform())
         angle = rng.uniform(0, 2 * math.pi)
         light = Light(
             x=distance * math.cos(angle),
@@ -127,7 +147,7 @@ def draw_neighbours(rng: np.random.Generator, half_width: float) -> list[Light]:
             phi=rng.uniform(0, math.pi),
             n=rng.uniform(0.8, 2.5),
             radius=rng.uniform(0.2, 0.6),
-            mag_i=max(25 - rng.exponential(1.0), 21.0),
+            mag_i=max(FAINTEST_NEIGHBOUR - rng.exponential(typical_excess), 21.0),
             color_gi=rng.normal(0.9, 0.5),
             bend=draw_bend(rng),
         )

@@ -23,9 +23,9 @@ MINIMUM_CONTRAST = 0.2
 MAXIMUM_ATTEMPTS = 10_000
 
 # Einstein radii that a cutout can show, as a share of its width.
-MAXIMUM_SHARE_OF_WIDTH = 0.22
+MAXIMUM_SHARE_OF_WIDTH = 0.3
 # By what power of the Einstein radius large lenses are drawn more often than on the sky.
-EXTRA_SLOPE = 1.5
+EXTRA_SLOPE = 2.5
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 from lens_hpc import files, logs
 from lens_hpc.holding import held
 from lens_hpc.sky.camera import Camera, draw_camera
-from lens_hpc.sky.galaxies import Scene, draw_neighbours
+from lens_hpc.sky.galaxies import NEIGHBOUR_RADIUS, Scene, draw_neighbours
 from lens_hpc.sky.light import Light
 from lens_hpc.sky.mock_survey import (
     RECIPE,
@@ -53,10 +53,6 @@ FITS_BLOCK_BYTES = 2880
 
 # An object is painted so many cutouts wide: farther out its light is lost in the noise.
 PAINTED_WIDTHS = 3
-
-# `draw_neighbours` fills a ring around each object between these squared radii, in halves of a
-# cutout's width. What lies between the rings of all objects is the field.
-RING = (0.2, 1.6)
 
 # The last word of each seed says what is drawn. Objects have none, as in `mock_survey`.
 CONDITIONS = 1
@@ -242,26 +238,24 @@ def _faint_stamp(camera: Camera, light: Light, row: float, column: float) -> Sta
 
 
 def _draw_field(sky: MockSky, objects: list[PlacedObject]) -> list[Stamp]:
-    """Draw faint galaxies all over the survey, as dense as in the rings but outside of them."""
+    """Draw faint galaxies all over the survey, as dense as around objects but not there."""
     design, tiling = sky
-    inner, outer = RING
     half_size = design.size / 2
-    ring_area = math.pi * (outer - inner) * half_size**2
-    ring_radius = math.sqrt(outer) * half_size
+    radius = NEIGHBOUR_RADIUS * half_size
 
-    # As many as the rings would have that have the area of the survey.
+    # As many as discs around objects would have that have the area of the survey.
     rng = sky.rng(0, FIELD)
     height, width = tiling.shape
-    rings = round(height * width / ring_area)
+    discs = round(height * width / (math.pi * radius**2))
     lights = []
-    for _ in range(rings):
+    for _ in range(discs):
         lights += draw_neighbours(rng, half_size * design.pixel_scale)
     places = rng.uniform(0, tiling.shape, size=(len(lights), 2))
 
-    # The rings themselves have their galaxies.
+    # Around objects there are galaxies already.
     middles = [each.middle for each in objects]
     distances, _ = cKDTree(middles).query(places)
-    is_in_field = distances > ring_radius
+    is_in_field = distances > radius
 
     number_of_cells = len(tiling.cells())
     cameras = [sky.camera(cell) for cell in range(number_of_cells)]

@@ -21,7 +21,7 @@ MATCHED_SEEING = 0.84
 # Wide enough for the outer aperture and what shines into it. *Unit: pixels*
 SIZE = 40
 INNER_RADIUS_ARCSEC = 0.75
-OUTER_RADIUS_ARCSEC = 2.0
+OUTER_RADIUS_ARCSEC = 2.5
 # Scatter of a band's magnitudes beyond the noise. That of HSC-SSP is 0.01 for bright stars and more
 # for galaxies (Huang et al. 2018, PASJ 70, S6): an estimate.
 CALIBRATION_SCATTER = 0.03

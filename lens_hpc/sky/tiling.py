@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from lens_hpc.errors import UserError
+from lens_hpc.sky.galaxies import NEIGHBOUR_RADIUS
 
 CENTRE = (150.0, 2.0)
 """Right ascension and declination of the middle of a survey. *Unit: degrees*"""
@@ -25,7 +26,7 @@ SKY_OF_OBJECT = 4
 """Area of the sky for each object, in areas of a cutout: bright galaxies are denser than they
 really are, so that the survey takes little disk."""
 
-SEPARATION = math.sqrt(1.6)
+SEPARATION = NEIGHBOUR_RADIUS
 """Least distance of two objects, in widths of a cutout: the neighbours that are drawn around each
 reach half as far."""
 

@@ -8,13 +8,12 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
-from scipy.stats import ks_2samp, poisson
+from scipy.stats import ks_2samp, kstest, poisson, uniform
 
 from lens_hpc import Dataset
 from lens_hpc.errors import UserError
-from lens_hpc.sky.galaxies import draw_neighbours
+from lens_hpc.sky.galaxies import NEIGHBOUR_RADIUS, NEIGHBOURS_PER_ARCMIN2, draw_neighbours
 from lens_hpc.sky.mock_mosaics import (
-    RING,
     MockSky,
     PlacedObject,
     Stamp,
@@ -117,27 +116,33 @@ def test_the_field_is_as_dense_as_the_rings_and_leaves_them_out() -> None:
 
     everywhere = places(_draw_field(sky, [nowhere]))
     beside = places(_draw_field(sky, objects))
-    radius = np.sqrt(RING[1]) * size / 2
+    radius = NEIGHBOUR_RADIUS * size / 2
     distances = np.linalg.norm(everywhere[:, None] - np.array(middles), axis=2)
     assert (distances < radius).any()
     np.testing.assert_array_equal(beside, everywhere[(distances > radius).all(axis=1)])
 
-    # An object has 2.5 neighbours on average.
-    ring_area = np.pi * (RING[1] - RING[0]) * (size / 2) ** 2
-    expected = 2.5 * np.prod(sky.tiling.shape) / ring_area
+    # Their number comes of whole discs, of which there is a round number.
+    area_arcmin2 = np.prod(sky.tiling.shape) * (sky.design.pixel_scale / 60) ** 2
+    expected = NEIGHBOURS_PER_ARCMIN2 * area_arcmin2
     low, high = poisson(expected).interval(0.999)
     assert low <= len(everywhere) <= high
     assert everywhere.min(axis=0) == pytest.approx([0, 0], abs=40)
     assert everywhere.max(axis=0) == pytest.approx(sky.tiling.shape, abs=40)
 
 
-def test_neighbours_fill_the_ring_that_the_field_leaves_out() -> None:
+@pytest.mark.parametrize("half_width", [4.0, 8.0])
+def test_neighbours_fill_the_disc_that_the_field_leaves_out(half_width: float) -> None:
     rng = np.random.default_rng(0)
-    lights = [light for _ in range(2000) for light in draw_neighbours(rng, 4.0)]
-    assert len(lights) / 2000 == pytest.approx(2.5, rel=0.05)
-    squared_radii = np.array([(light.x**2 + light.y**2) / 4.0**2 for light in lights])
-    assert squared_radii.min() == pytest.approx(RING[0], abs=0.01)
-    assert squared_radii.max() == pytest.approx(RING[1], abs=0.01)
+    lights = [light for _ in range(4000) for light in draw_neighbours(rng, half_width)]
+    area_arcmin2 = np.pi * (NEIGHBOUR_RADIUS * half_width / 60) ** 2
+    expected = 4000 * NEIGHBOURS_PER_ARCMIN2 * area_arcmin2
+    low, high = poisson(expected).interval(0.999)
+    assert low <= len(lights) <= high
+
+    # As dense anywhere in it: the squared radius is uniform.
+    squared_radii = np.array([(light.x**2 + light.y**2) / half_width**2 for light in lights])
+    assert squared_radii.max() <= NEIGHBOUR_RADIUS**2
+    assert kstest(squared_radii, uniform(0, NEIGHBOUR_RADIUS**2).cdf).pvalue > 1e-3
 
 
 # ---- what is written ----
@@ -268,7 +273,10 @@ def test_nothing_is_written_where_tiles_have_no_room(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_cutouts_of_the_mosaics_have_the_law_of_the_cutout_survey(tmp_path: Path) -> None:
-    """Noise, sky, brightness and the place of the middle, by Kolmogorov-Smirnov tests."""
+    """Noise, sky, brightness and the place of the middle, by Kolmogorov-Smirnov tests.
+
+    They want independent samples, so one object a cell is taken: a cell has one depth and seeing.
+    """
     design = make_design(objects=160)
     make_mock_survey(tmp_path / "c", dataclasses.replace(design, seed=6), processes=2)
     make_mock_mosaics(tmp_path / "m", design, (4, 4), None, processes=2)
@@ -277,17 +285,26 @@ def test_cutouts_of_the_mosaics_have_the_law_of_the_cutout_survey(tmp_path: Path
     for path in sorted(tmp_path.glob("c/cutouts/*.fits")):
         single.append(statistics(fits.getdata(path)[0]))
 
+    tiling = fit_tiling((4, 4), None, design.objects, design.size, design.pixel_scale)
+    windows = tiling.tiles()
+    cells = set()
     cut = []
     catalogue = pq.read_table(tmp_path / "m" / "catalogue.parquet").to_pydict()
     positions = np.array([catalogue["ra"], catalogue["dec"]]).T
     for path in sorted(tmp_path.glob("m/tiles/*/vis.fits")):
         with fits.open(path) as hdus:
             pixels, wcs = hdus[0].data, WCS(hdus[0].header)
+        window = windows[path.parent.name]
         for column, row in wcs.all_world2pix(positions, 0):
-            if min(row, column) > 40 and max(row, column) < len(pixels) - 41:
-                cut.append(statistics(Cutout2D(pixels, (column, row), 80).data))
+            if not (min(row, column) > 40 and max(row, column) < len(pixels) - 41):
+                continue
 
-    assert len(cut) > 100
+            cell = tiling.cell_of(window.top + int(row), window.left + int(column))
+            if cell not in cells:
+                cut.append(statistics(Cutout2D(pixels, (column, row), 80).data))
+                cells.add(cell)
+
+    assert len(cut) > 30
     for name in single[0]:
         one = [each[name] for each in single]
         other = [each[name] for each in cut]
