@@ -13,8 +13,8 @@ from lens_hpc.sky.cosmology import comoving_distance_mpc
 
 SPEED_OF_LIGHT_KM_S = 299_792.458
 ARCSEC_PER_RADIAN = math.degrees(1) * 3600
-# Softens the cusp in the lens's centre, arcsec.
 CORE_ARCSEC = 1e-3
+"""Softens the cusp in the lens's centre, for coordinates of single precision."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Lens:
     """Einstein radius."""
     gamma_1: float
     gamma_2: float
+    core: float = CORE_ARCSEC
+    """The Einstein radius becomes smaller by about as much as the core is wide."""
 
     def source_position(
         self, x: torch.Tensor, y: torch.Tensor
@@ -39,7 +41,7 @@ class Lens:
         q = torch.tensor(self.q)
         phi = torch.tensor(self.phi)
         bend_x, bend_y = reduced_deflection_angle_sie(
-            self.x, self.y, q, phi, self.theta_e, x, y, s=CORE_ARCSEC
+            self.x, self.y, q, phi, self.theta_e, x, y, s=self.core
         )
         shear_x, shear_y = reduced_deflection_angle_external_shear(
             self.x, self.y, self.gamma_1, self.gamma_2, x, y
@@ -53,8 +55,17 @@ def einstein_radius(sigma_v: float, z_lens: float, z_source: float) -> float:
     It is 4 pi (sigma_v / c)^2 D_ls / D_s (Narayan & Bartelmann 1996, astro-ph/9606001), with the
     velocity dispersion sigma_v in km/s.
     """
-    lens_distance = comoving_distance_mpc(z_lens)
-    source_distance = comoving_distance_mpc(z_source)
-    distance_ratio = 1 - lens_distance / source_distance
     beta = sigma_v / SPEED_OF_LIGHT_KM_S
-    return 4 * math.pi * beta**2 * distance_ratio * ARCSEC_PER_RADIAN
+    return 4 * math.pi * beta**2 * _distance_ratio(z_lens, z_source) * ARCSEC_PER_RADIAN
+
+
+def velocity_dispersion(theta_e: float, z_lens: float, z_source: float) -> float:
+    """Return the velocity dispersion of an isothermal sphere of that Einstein radius, km/s."""
+    radians = theta_e / ARCSEC_PER_RADIAN
+    beta = math.sqrt(radians / (4 * math.pi * _distance_ratio(z_lens, z_source)))
+    return beta * SPEED_OF_LIGHT_KM_S
+
+
+def _distance_ratio(z_lens: float, z_source: float) -> float:
+    """Return D_ls / D_s in a flat universe."""
+    return 1 - comoving_distance_mpc(z_lens) / comoving_distance_mpc(z_source)

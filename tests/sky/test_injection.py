@@ -1,0 +1,203 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lens_hpc.errors import UserError
+from lens_hpc.sky.camera import Camera
+from lens_hpc.sky.deflection import einstein_radius
+from lens_hpc.sky.injection import (
+    CannotLensError,
+    HostGalaxy,
+    Injection,
+    draw_injection,
+    measure_light,
+)
+from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, ValueLaw
+from lens_hpc.sky.light import Light
+from lens_hpc.sky.psf import moffat_stamp, pad_stamps
+from tests.sky.components import light
+
+BANDS = ("g", "r", "i")
+HOST = HostGalaxy(x=0.05, y=-0.1, q=0.7, phi=0.4, z=0.5, sigma_v=260.0, magnitude=19.0)
+FROM_DISPERSION = DeflectorLaw(sigma_v="vdisp", z_lens="z")
+SOURCES = SourceLaw(
+    z=ValueLaw(normal=(2, 0.5), within=(0.3, 4)),
+    magnitude=ValueLaw(normal=(24.4, 0.7)),
+    band="i",
+    colors={"g": ValueLaw(fixed=0.5), "r": ValueLaw(normal=(0.2, 0.1))},
+)
+
+
+def draw(
+    seed: int,
+    host: HostGalaxy = HOST,
+    deflector: DeflectorLaw = FROM_DISPERSION,
+    sources: SourceLaw = SOURCES,
+) -> Injection:
+    return draw_injection(np.random.default_rng(seed), host, deflector, sources, BANDS)
+
+
+# ---- the light of hosts ----
+
+
+def random_galaxy(rng: np.random.Generator) -> Light:
+    return light(
+        x=rng.normal(0, 0.1),
+        y=rng.normal(0, 0.1),
+        q=rng.uniform(0.45, 0.95),
+        phi=rng.uniform(0, math.pi),
+        n=rng.uniform(1, 4.5),
+        radius=rng.uniform(0.5, 1.5),
+        mag_i=rng.uniform(18, 20),
+    )
+
+
+def neighbours(rng: np.random.Generator) -> list[Light]:
+    """Galaxies nearby, one of them nearly as bright as the host."""
+    lights = []
+    for mag_i in (20.0, 22.0, 23.0):
+        angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(3, 5)
+        x, y = distance * math.cos(angle), distance * math.sin(angle)
+        lights.append(light(x=x, y=y, radius=0.3, mag_i=mag_i, phi=rng.uniform(0, math.pi)))
+    return lights
+
+
+@pytest.mark.parametrize("has_neighbours", [False, True])
+def test_centre_and_shape_of_a_galaxy_are_measured(camera: Camera, has_neighbours: bool) -> None:
+    """With noise, over random galaxies, whichever their profile."""
+    psf = pad_stamps([moffat_stamp(fwhm, camera.pixel_scale) for fwhm in camera.seeing])
+    rng = np.random.default_rng(0)
+    shape_errors = []
+    for _ in range(30):
+        galaxy = random_galaxy(rng)
+        around = neighbours(rng) if has_neighbours else []
+        cutout = camera.record(rng, camera.expose([galaxy, *around]))
+        host = measure_light(cutout, camera.pixel_scale, psf)
+
+        # A fifth of a pixel.
+        assert host.x == pytest.approx(galaxy.x, abs=0.0336)
+        assert host.y == pytest.approx(galaxy.y, abs=0.0336)
+        shape_errors.append(
+            np.abs(ellipticity(host.q, host.phi) - ellipticity(galaxy.q, galaxy.phi))
+        )
+
+    # The mass follows the light with a scatter of about 0.03.
+    assert np.median(shape_errors) < 0.03
+    assert np.max(shape_errors) < 0.12
+
+
+def ellipticity(q: float, phi: float) -> np.ndarray:
+    """Both components: the angle of a round galaxy means nothing."""
+    size = (1 - q) / (1 + q)
+    return size * np.array([math.cos(2 * phi), math.sin(2 * phi)])
+
+
+def test_without_its_psf_a_galaxy_looks_rounder(camera: Camera) -> None:
+    galaxy = light(q=0.5, radius=0.5, n=0.5, mag_i=18.0)
+    cutout = camera.record(np.random.default_rng(0), camera.expose([galaxy]))
+    psf = pad_stamps([moffat_stamp(fwhm, camera.pixel_scale) for fwhm in camera.seeing])
+    assert measure_light(cutout, camera.pixel_scale).q > 0.6
+    assert measure_light(cutout, camera.pixel_scale, psf).q == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("cutout", [np.zeros((2, 20, 20)), np.full((1, 9, 11), np.nan)])
+def test_where_there_is_no_galaxy_it_is_round_and_in_the_middle(cutout: np.ndarray) -> None:
+    assert measure_light(cutout, 0.2) == HostGalaxy(0.0, 0.0, 1.0, 0.0)
+
+
+# ---- what is drawn ----
+
+
+def test_the_einstein_radius_comes_of_velocity_dispersion_and_redshifts() -> None:
+    for seed in range(50):
+        drawn = draw(seed)
+        expected = einstein_radius(HOST.sigma_v, HOST.z, drawn.z_source)
+        assert drawn.lens.theta_e == pytest.approx(expected)
+        assert drawn.sigma_v == pytest.approx(HOST.sigma_v)
+        assert drawn.z_lens == HOST.z < drawn.z_source
+        assert 0.5 <= drawn.lens.theta_e <= 3.0
+
+
+def test_the_mass_follows_the_light_and_the_source_lies_near_it() -> None:
+    drawn = [draw(seed) for seed in range(400)]
+    assert {(injection.lens.x, injection.lens.y) for injection in drawn} == {(HOST.x, HOST.y)}
+    # Means of 400 lie within six standard errors.
+    q = np.array([injection.lens.q for injection in drawn])
+    phi = np.array([injection.lens.phi for injection in drawn])
+    assert q.mean() == pytest.approx(HOST.q, abs=6 * 0.05 / 20)
+    assert phi.mean() == pytest.approx(HOST.phi, abs=6 * 0.1 / 20)
+
+    offsets = [
+        math.hypot(injection.sources[0].x - HOST.x, injection.sources[0].y - HOST.y)
+        / injection.lens.theta_e
+        for injection in drawn
+    ]
+    # As many in equal areas: half of them within 0.7 / sqrt(2).
+    within_half = np.mean(np.array(offsets) < 0.7 / math.sqrt(2))
+    assert within_half == pytest.approx(0.5, abs=6 * 0.5 / 20)
+    assert max(offsets) <= 0.7
+
+
+def test_disc_and_clumps_together_have_the_magnitude_and_the_color_of_the_law() -> None:
+    sources = SOURCES.model_copy(update={"magnitude": ValueLaw(fixed=24.0), "clumps": (2, 4)})
+    for seed in range(20):
+        drawn = draw(seed, sources=sources)
+        assert 3 <= len(drawn.sources) == len(drawn.magnitudes) <= 5
+        total = drawn.source_magnitudes()
+        assert total[2] == pytest.approx(24.0)
+        assert total[0] == pytest.approx(24.5)
+        # Clumps are fainter than their disc.
+        assert (drawn.magnitudes[1:] > drawn.magnitudes[0] + 1.49).all()
+
+
+def test_a_law_of_einstein_radii_needs_nothing_of_the_host() -> None:
+    unknown = HostGalaxy(x=0.0, y=0.0, q=1.0, phi=0.0)
+    fixed = DeflectorLaw(einstein_radius=ValueLaw(fixed=7.5))
+    drawn = draw(0, unknown, fixed)
+    # Bounds are those of radii that come of velocity dispersions.
+    assert drawn.lens.theta_e == 7.5
+    assert math.isnan(drawn.sigma_v)
+
+
+def test_a_magnitude_stands_in_where_there_is_no_velocity_dispersion() -> None:
+    law = DeflectorLaw(sigma_v="vdisp", magnitude="mag_i", z_lens="z")
+    assert draw(0, HOST, law).sigma_v == pytest.approx(HOST.sigma_v)
+
+    # Brighter ellipticals are heavier: -0.102 dex a magnitude, with a scatter of 0.07.
+    law = law.model_copy(update={"within": (1e-3, 20.0)})
+    dex = {}
+    for magnitude in (18.0, 20.0):
+        host = replace(HOST, sigma_v=math.nan, magnitude=magnitude)
+        dex[magnitude] = np.log10([draw(seed, host, law).sigma_v for seed in range(400)])
+    error = 0.07 / 20
+    assert dex[18.0].mean() - dex[20.0].mean() == pytest.approx(0.204, abs=6 * error * 1.5)
+    assert dex[18.0].std() == pytest.approx(0.07, abs=6 * error)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        replace(HOST, sigma_v=40.0),  # too light
+        replace(HOST, sigma_v=900.0),  # too heavy
+        replace(HOST, z=4.5),  # behind all sources
+    ],
+)
+def test_a_host_that_cannot_lens_is_told(host: HostGalaxy) -> None:
+    with pytest.raises(CannotLensError, match=r"choose heavier hosts, or change deflector\.within"):
+        draw(0, host)
+
+
+def test_a_host_of_which_too_little_is_known_is_told() -> None:
+    with pytest.raises(UserError, match="redshift, z, is not known"):
+        draw(0, replace(HOST, z=math.nan))
+    with pytest.raises(UserError, match="neither velocity dispersion nor magnitude"):
+        draw(0, replace(HOST, sigma_v=math.nan))
+
+
+def test_the_same_numbers_give_the_same_arc() -> None:
+    one, same, other = draw(3), draw(3), draw(4)
+    assert one.lens == same.lens
+    assert [source.x for source in one.sources] == [source.x for source in same.sources]
+    assert one.lens != other.lens
