@@ -27,6 +27,7 @@ FIRST_DAY = (
     "verify",
     "info",
     "audit",
+    "inject",
     "train",
     "weights",
     "check",
@@ -195,7 +196,7 @@ def overview() -> str:
     ]
     headers = {name: verbs.header(name) for name in verbs_in_order()}
     for name, header in headers.items():
-        name_column = f"  {name:<10}"
+        name_column = f"  {name:<13}"
         indent = " " * len(name_column)
         lines += textwrap.wrap(
             header.summary, 100, initial_indent=name_column, subsequent_indent=indent

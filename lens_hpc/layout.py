@@ -5,6 +5,8 @@ DATASET/audit.json                        what the audit found, where there was 
 DATASET/rejected.csv                      rows of the source that were left out, and why
 DATASET/columns.parquet                   columns that the recipe keeps beside the data, by id
 DATASET/truth.parquet                     what simulations and injections know, by id
+DATASET/injection.png                     painted arcs beside known ones, where arcs were painted
+DATASET/injection_sheet.png               some of them: host, arc and sum
 DATASET/train/shard-00000.h5              the rows of a split, in shards
 
 RUN/config.yaml                           settings
@@ -21,12 +23,18 @@ RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manife
 RUN/evaluation/test/                      metrics.json, calibration.json, predictions.parquet,
                                           report.html, figures/, and trained_on.csv where rows were,
                                           recovery.csv where known lenses were looked for
+RUN/completeness/NAME/                    completeness.json, cells.parquet, trials.parquet,
+                                          hosts.parquet, figures/
+RUN/completeness/.NAME.parts/             scores of trials, until all are there: to go on with
 
 PREDICTION/prediction.json                models, recipe and settings that the scores come of
 PREDICTION/scores/tile-NAME.parquet       the score of each object of a tile, a shard, or some rows
 PREDICTION/summary.json                   written last: what was scored, and by what
 PREDICTION/candidates/                    the highest scores, as a packed dataset
 PREDICTION/.rows/                         the rows of the catalogue, sorted by tile: to go on with
+
+While it is written, .NAME.painting beside an injected dataset holds what is painted already, until
+the dataset is there.
 
 While it is written, .NAME.lock beside a dataset, a survey or an evaluation, and RUN/.lock, tell by
 whom.
@@ -43,6 +51,8 @@ AUDIT = "audit.json"
 REJECTED = "rejected.csv"
 KEPT_COLUMNS = "columns.parquet"
 TRUTH = "truth.parquet"
+INJECTION_FIGURE = "injection.png"
+INJECTION_SHEET = "injection_sheet.png"
 
 
 def shard_file(split: str, number: int) -> str:
@@ -76,6 +86,11 @@ RECOVERY = "recovery.csv"
 REPORT = "report.html"
 FIGURES = "figures"
 
+COMPLETENESS = "completeness.json"
+CELLS = "cells.parquet"
+TRIALS = "trials.parquet"
+HOST_SCORES = "hosts.parquet"
+
 
 # ---- the prediction of a survey ----
 
@@ -107,3 +122,8 @@ def checkpoint_folder(checkpoints: Path, step: int) -> Path:
 def evaluation_folder(run: Path, name: str) -> Path:
     """Folder of one evaluation of a run; its name begins with the split."""
     return run / "evaluation" / name
+
+
+def completeness_folder(run: Path, name: str) -> Path:
+    """Folder of one selection function of a run."""
+    return run / "completeness" / name

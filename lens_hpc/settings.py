@@ -78,6 +78,8 @@ class Settings(BaseModel):
 
     not_in_files: ClassVar[frozenset[str]] = frozenset()
     """Settings that a file, which may be somebody else's, must not make."""
+    is_one_value: ClassVar[bool] = False
+    """Whether they are one value, such as a distribution: given as a whole, not key by key."""
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -208,7 +210,7 @@ def describe(kind: type[Settings], prefix: str = "") -> list[Description]:
 
 def _group(annotation: Any) -> type[Settings] | None:
     is_group = isinstance(annotation, type) and issubclass(annotation, Settings)
-    return annotation if is_group else None
+    return annotation if is_group and not annotation.is_one_value else None
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,16 @@ from lens_hpc.verbs import info
 from tests.conftest import SMALL_MODEL
 from tests.kills import files_of
 
-REQUIRE_A_SETTING = {"pack", "train", "weights", "check", "bench", "predict"}
+REQUIRE_A_SETTING = {
+    "pack",
+    "train",
+    "weights",
+    "check",
+    "bench",
+    "predict",
+    "inject",
+    "completeness",
+}
 HEAVY = "torch", "timm", "pandas", "pydantic", "sklearn"
 
 

@@ -75,7 +75,7 @@ def scale_bar(manifest: Manifest) -> ScaleBar:
     return ScaleBar(length, 100 * length / width)
 
 
-def _draw_bar(axes: Axes, bar: ScaleBar) -> None:
+def draw_bar(axes: Axes, bar: ScaleBar) -> None:
     """Draw a bar into the lower left corner of a cutout, white with a dark edge, and its length."""
     left, height = BAR_CORNER
     right = left + bar.percent / 100
@@ -133,7 +133,7 @@ def _draw_sheet(
     # The last row may have cells without a cutout.
     for axes, image, name in zip(cells, images, names, strict=False):
         axes.imshow(composite(image, bands), origin="lower", interpolation="nearest")
-        _draw_bar(axes, bar)
+        draw_bar(axes, bar)
         axes.set_title(_shorten(printable(name, kept="")), fontsize=6, pad=2, parse_math=False)
 
 
@@ -182,22 +182,33 @@ def _over_map(attention: np.ndarray, picture: np.ndarray) -> np.ndarray:
 # ---- colour ----
 
 
-def composite(image: np.ndarray, bands: tuple[str, ...], stretch: Stretch = STRETCH) -> np.ndarray:
+def composite(
+    image: np.ndarray,
+    bands: tuple[str, ...],
+    stretch: Stretch = STRETCH,
+    scale_of: np.ndarray | None = None,
+) -> np.ndarray:
     """Return an RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
 
     Of three bands or more, three are shown, the reddest in red, by an arcsinh stretch of the mean
     intensity that keeps colours (Lupton et al. 2004, PASP 116, 133). Where their names tell the
     wavelengths, these are the first, the middle and the last; else the first three, in their order.
-    Of fewer bands, the first is shown in grey, by the same stretch. Pictures of 8 bits stay as they
-    are.
+    Of fewer bands, the first is shown in grey, by the same stretch. `scale_of` is another cutout,
+    of whose sky, noise and brightness the picture is made. Pictures of 8 bits stay as they are.
     """
     if image.dtype == np.uint8:
         return _to_rgb(image[:3] if len(image) >= 3 else image[:1]) / 255
 
-    planes = _in_units_of_noise(image[_shown_bands(bands)].astype(np.float64))
-    intensity = planes.mean(axis=0)
+    shown = _shown_bands(bands)
+    scale = (image if scale_of is None else scale_of)[shown].astype(np.float64)
+    sky, noise = _sky_and_noise(scale)
+    brightness = ((scale - sky) / noise).mean(axis=0)
     softening = stretch.softening
-    peak = max(float(np.percentile(intensity, stretch.brightest_percentile)), softening)
+    peak = max(float(np.percentile(brightness, stretch.brightest_percentile)), softening)
+
+    # A faint blue arc is not lost beside a bright red galaxy, for each band has its own noise.
+    planes = (image[shown].astype(np.float64) - sky) / noise
+    intensity = planes.mean(axis=0)
     positive = np.clip(intensity, 0, None)
     stretched = np.arcsinh(positive / softening) / np.arcsinh(peak / softening)
 
@@ -217,15 +228,12 @@ def _shown_bands(bands: tuple[str, ...]) -> list[int]:
     return [order[0], order[len(order) // 2], order[-1]]
 
 
-def _in_units_of_noise(planes: np.ndarray) -> np.ndarray:
-    """Return each band (bands, height, width) less its sky, in units of its own sky noise.
-
-    So a faint blue arc is not lost beside a bright red galaxy.
-    """
+def _sky_and_noise(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sky of each band (bands, height, width) and its noise, (bands, 1, 1) each."""
     sky = np.median(planes, axis=(1, 2), keepdims=True)
     deviation = np.median(abs(planes - sky), axis=(1, 2), keepdims=True)
     noise = NOISE_OF_DEVIATION * deviation
-    return (planes - sky) / np.where(noise > 0, noise, 1)
+    return sky, np.where(noise > 0, noise, 1)
 
 
 def _to_rgb(planes: np.ndarray) -> np.ndarray:

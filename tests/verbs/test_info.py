@@ -34,7 +34,7 @@ def test_each_cutout_has_the_scale_bar_of_the_dataset(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(pictures, "_draw_bar", lambda _, bar: drawn.append(bar))
+    monkeypatch.setattr(pictures, "draw_bar", lambda _, bar: drawn.append(bar))
     call("info", dataset, f"figure={tmp_path / 'sheet.png'}", "split=val")
     # A cutout of 8 pixels is 1.6 arcsec wide.
     assert drawn == [(0.5, pytest.approx(31.25))] * len(Split(dataset, "val"))

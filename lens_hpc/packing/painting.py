@@ -1,0 +1,245 @@
+"""Arcs painted on one host: a function of recipe, cutout, catalogue values, id and trial alone."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.errors import UserError
+from lens_hpc.packing import arc_facts
+from lens_hpc.packing.injection_recipe import InjectionRecipe
+from lens_hpc.packing.psf_stamps import HostPsf, psf_at
+from lens_hpc.sky.arcs import arc_mask, paint_arcs
+from lens_hpc.sky.injection import HostGalaxy, Injection, draw_injection, measure_light
+from lens_hpc.sky.laws import ValueLaw
+
+NEGLIGIBLE = 1e-3
+"""Nothing is added to a pixel whose arc is fainter than this share of the sky's noise."""
+
+
+class Painted(NamedTuple):
+    """A host with arcs."""
+
+    pixels: np.ndarray
+    """(bands, height, width), of the cutout's type: the cutout's own but where the arc is."""
+    arc: np.ndarray
+    """(bands, height, width) float64, without noise, in the dataset's units."""
+    mask: np.ndarray
+    """(height, width) bool: where the arc stands out of the sky's noise in a band."""
+    truth: dict[str, float]
+    """What was painted; NaN where it is not known. *Units: arcsec, radians, km/s, AB magnitudes*"""
+
+
+class Painter:
+    """Paints arcs on the cutouts of a dataset, as a recipe says."""
+
+    def __init__(self, recipe: InjectionRecipe, manifest: Manifest) -> None:
+        """Raise UserError where recipe and dataset do not say all that painting needs."""
+        self.recipe = recipe
+        self.bands = manifest.bands
+        self.pixel_scale = manifest.pixel_scale_arcsec
+        self.zero_points, self.gains = calibration(recipe, manifest)
+
+    def paint(
+        self,
+        cutout: np.ndarray,
+        identifier: str,
+        catalogue: Mapping[str, Any],
+        trial: int = 0,
+        einstein_radius: float | None = None,
+        source_magnitude: float | None = None,
+    ) -> Painted:
+        """Paint an arc on a cutout (bands, height, width).
+
+        `catalogue` has at least `recipe.columns()`. Another `trial` is another arc. The Einstein
+        radius in arcsec, and the magnitude of the source in the reference band, are drawn by the
+        recipe's laws unless they are given. Raises CannotLensError for a host that is too light or
+        too far away, and UserError for one without a PSF.
+        """
+        rng, psf, injection = self.draw(
+            cutout, identifier, catalogue, trial, einstein_radius, source_magnitude
+        )
+        fluxes = 10 ** (-0.4 * (injection.magnitudes - self.zero_points))
+        shape = cutout.shape[1], cutout.shape[2]
+        arcs = paint_arcs(
+            injection.lens, injection.sources, fluxes, shape, self.pixel_scale, psf.stamps
+        )
+
+        sky = arc_facts.noise_of(cutout)
+        truth = _truth_of(injection, arcs.magnification)
+        truth |= self._photometry(cutout, arcs.flux, sky, injection, psf)
+        return Painted(
+            pixels=add_arc(rng, cutout, arcs.flux, sky, self.gains),
+            arc=arcs.flux,
+            mask=arc_mask(arcs.flux, sky),
+            truth=truth,
+        )
+
+    def draw(
+        self,
+        cutout: np.ndarray,
+        identifier: str,
+        catalogue: Mapping[str, Any],
+        trial: int = 0,
+        einstein_radius: float | None = None,
+        source_magnitude: float | None = None,
+    ) -> tuple[np.random.Generator, HostPsf, Injection]:
+        """Draw what `paint` would paint, with the random numbers that come next, and the PSF."""
+        rng = _random_numbers(self.recipe.seed, identifier, trial)
+        psf = psf_at(self.recipe.psf, self.bands, self.pixel_scale, catalogue)
+        host = self._look_at(cutout, psf, catalogue)
+        return rng, psf, self._draw(rng, host, einstein_radius, source_magnitude)
+
+    def _look_at(
+        self, cutout: np.ndarray, psf: HostPsf, catalogue: Mapping[str, Any]
+    ) -> HostGalaxy:
+        """Return what is known of the host: its light as the cutout shows it, and its catalogue."""
+        law = self.recipe.deflector
+        galaxy = measure_light(cutout, self.pixel_scale, psf.stamps)
+        columns = {"sigma_v": law.sigma_v, "magnitude": law.magnitude, "z": law.z_lens}
+        known = {
+            name: float(catalogue[column])
+            for name, column in columns.items()
+            if isinstance(column, str)
+        }
+        return replace(galaxy, **known)
+
+    def _draw(
+        self,
+        rng: np.random.Generator,
+        host: HostGalaxy,
+        einstein_radius: float | None,
+        source_magnitude: float | None,
+    ) -> Injection:
+        """Draw lens and sources by the recipe's laws, but for what is given."""
+        deflector, sources = self.recipe.deflector, self.recipe.sources
+        if einstein_radius is not None:
+            fixed = ValueLaw(fixed=einstein_radius)
+            deflector = deflector.model_copy(update={"einstein_radius": fixed})
+        if source_magnitude is not None:
+            fixed = ValueLaw(fixed=source_magnitude)
+            sources = sources.model_copy(update={"magnitude": fixed})
+        return draw_injection(rng, host, deflector, sources, self.bands)
+
+    def _photometry(
+        self,
+        cutout: np.ndarray,
+        arc: np.ndarray,
+        sky: np.ndarray,
+        injection: Injection,
+        psf: HostPsf,
+    ) -> dict[str, float]:
+        """Return what is measured of source and arc in each band, by the names of the truth."""
+        lens = injection.lens
+        middle = lens.x, lens.y
+        fluxes = arc.sum(axis=(1, 2))
+        measured = {
+            "source_mag": injection.source_magnitudes(),
+            "arc_mag": arc_facts.magnitudes(fluxes, self.zero_points),
+            "arc_snr": arc_facts.signal_to_noise(arc, cutout, sky, self.gains),
+            "arc_to_host": arc_facts.flux_ratio(
+                arc, cutout, middle, lens.theta_e, self.pixel_scale
+            ),
+            "seeing": np.array(psf.seeing),
+        }
+        return {
+            f"{name}_{band}": float(value)
+            for name, values in measured.items()
+            for band, value in zip(self.bands, values, strict=True)
+        }
+
+
+def add_arc(
+    rng: np.random.Generator,
+    cutout: np.ndarray,
+    arc: np.ndarray,
+    sky: np.ndarray,
+    gains: np.ndarray,
+) -> np.ndarray:
+    """Return a cutout with an arc and the arc's own photon noise; the host has its noise already.
+
+    `cutout` and the noiseless `arc` are (bands, height, width), the sky's sigma and the gain in
+    electrons per unit are (bands,). Pixels are the host's to the bit where the arc is fainter than
+    NEGLIGIBLE of the sky's noise. Whole numbers are rounded, and cut at the end of their type.
+    """
+    gain = gains[:, None, None]
+    electrons = rng.poisson(np.maximum(arc, 0) * gain)
+    brightened = cutout.astype(np.float64) + electrons / gain
+    if np.issubdtype(cutout.dtype, np.integer):
+        brightest = np.iinfo(cutout.dtype).max
+        brightened = np.minimum(np.round(brightened), brightest)
+
+    is_arc = arc > NEGLIGIBLE * sky[:, None, None]
+    return np.where(is_arc, brightened.astype(cutout.dtype), cutout)
+
+
+def calibration(recipe: InjectionRecipe, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """Return zero point and gain of each band of a dataset, (bands,) each.
+
+    Raises UserError with all that recipe and dataset leave open.
+    """
+    problems = _band_problems(recipe, manifest)
+    numbers = []
+    for key, stored in (("zero_point", manifest.zero_point), ("gain", manifest.gain)):
+        known = stored | getattr(recipe, key)
+        unknown = [band for band in manifest.bands if known.get(band) is None]
+        if unknown:
+            problems.append(
+                f"{key}: that of {', '.join(unknown)} is unknown; give {key}.{unknown[0]}=..., or "
+                "pack the hosts with it"
+            )
+        numbers.append([known.get(band) for band in manifest.bands])
+
+    zero_points, gains = (np.array(values, dtype=np.float64) for values in numbers)
+    is_wrong = gains <= 0
+    if is_wrong.any():
+        band = manifest.bands[int(is_wrong.argmax())]
+        problems.append(
+            f"gain: that of {band} is not above 0; give gain.{band}=..., electrons per unit"
+        )
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"the recipe does not fit the hosts, {manifest.name}:\n{listed}")
+    return zero_points, gains
+
+
+def _band_problems(recipe: InjectionRecipe, manifest: Manifest) -> list[str]:
+    """Return which of the dataset's bands the recipe says nothing of."""
+    colored = [recipe.sources.band, *recipe.sources.colors]
+    problems = []
+    for setting, named in (("psf", [*recipe.psf]), ("sources.colors", colored)):
+        absent = [band for band in manifest.bands if band not in named]
+        if absent:
+            problems.append(
+                f"{setting}: says nothing of {', '.join(absent)}, bands of the hosts; it has "
+                f"{', '.join(named)}"
+            )
+    return problems
+
+
+def _truth_of(injection: Injection, magnification: float) -> dict[str, float]:
+    """Return what is true of lens and source, whatever the band."""
+    lens, source = injection.lens, injection.sources[0]
+    return {
+        "einstein_radius": lens.theta_e,
+        "z_lens": injection.z_lens,
+        "z_source": injection.z_source,
+        "sigma_v": injection.sigma_v,
+        "q": lens.q,
+        "phi": lens.phi,
+        "gamma_1": lens.gamma_1,
+        "gamma_2": lens.gamma_2,
+        "source_x": source.x,
+        "source_y": source.y,
+        "source_radius": source.radius,
+        "magnification": magnification,
+    }
+
+
+def _random_numbers(seed: int, identifier: str, trial: int) -> np.random.Generator:
+    """Return the random numbers of an arc, whatever the order in which hosts are painted."""
+    digest = hashlib.blake2b(identifier.encode(), digest_size=8).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest, "little"), trial])

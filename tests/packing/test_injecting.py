@@ -1,0 +1,341 @@
+"""An injected dataset: what is painted, what is carried on, and that it is whole or not at all."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lens_hpc.dataset.dataset import Dataset
+from lens_hpc.errors import UserError
+from lens_hpc.packing import painted_parts
+from lens_hpc.packing.injecting import Injected, inject
+from tests.conftest import call, pack_survey
+from tests.kills import files_of
+from tests.packing.injections import (
+    BANDS,
+    SIZE,
+    pack_galaxies,
+    recipe_of,
+    write_galaxies,
+    write_recipe,
+)
+
+KILLS = 50 if "LENS_HPC_LONG" in os.environ else 3
+
+
+@contextmanager
+def workers_that_are_threads(_processes: int) -> Iterator[ThreadPoolExecutor]:
+    """To start processes, each of which imports torch, takes longer than all else here."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painted_parts, "workers", workers_that_are_threads)
+    monkeypatch.setattr(painted_parts, "PART_ROWS", 7)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 galaxies, of which 2 are labelled lenses; not to be changed."""
+    return pack_galaxies(tmp_path_factory.mktemp("galaxies"), rows=20)
+
+
+@pytest.fixture(scope="module")
+def injected(packed: Path) -> Injected:
+    """What becomes of them by the recipe as it is; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(painted_parts, "workers", workers_that_are_threads)
+        return inject_into(packed, packed.with_name("injected"))
+
+
+def inject_into(packed: Path, output: Path, **changes: Any) -> Injected:
+    return inject(packed, output, recipe_of(**changes), processes=1)
+
+
+def table_of(dataset: Path) -> pd.DataFrame:
+    return Dataset(dataset).to_pandas().set_index("id")
+
+
+def images_of(dataset: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for split in Dataset(dataset).values():
+        found |= dict(zip(split.ids().tolist(), split[:].images, strict=True))
+    return found
+
+
+# ---- what is written ----
+
+
+def test_lenses_and_non_lenses_are_the_hosts(packed: Path, injected: Injected) -> None:
+    before, table = table_of(packed), table_of(injected.output)
+    truth = pd.read_parquet(injected.output / "truth.parquet").set_index("id")
+
+    assert set(table.index) == set(before.index[before["label"] != 1])
+    assert injected.painted == len(truth) == (table["label"] == 1).sum() == 8
+    assert set(truth.index) == set(table.index[table["label"] == 1])
+    assert (table["label"].isin([0, 1])).all()
+    np.testing.assert_array_equal(table["injection"] == "painted", table["label"] == 1)
+
+    # All that is known of a host is carried on, and nothing of the truth is among it.
+    columns = ["split", "colour", "z", "sigma_v", "seeing_i", "tile"]
+    pd.testing.assert_frame_equal(table[columns], before.loc[table.index, columns])
+    assert set(table.columns) == {*before.columns, "injection"}
+    call("verify", injected.output)
+
+
+def test_pixels_differ_where_the_arc_is_and_nowhere_else(packed: Path, injected: Injected) -> None:
+    before, after = images_of(packed), images_of(injected.output)
+    truth = pd.read_parquet(injected.output / "truth.parquet").set_index("id")
+    for name, image in after.items():
+        difference = image - before[name]
+        if name not in truth.index:
+            assert not difference.any()
+            continue
+        packed_mask = np.frombuffer(truth.loc[name, "arc_mask"], np.uint8)
+        mask = np.unpackbits(packed_mask, count=SIZE**2).reshape(SIZE, SIZE).astype(bool)
+        flux = 10 ** (-0.4 * (truth.loc[name, [f"arc_mag_{band}" for band in BANDS]] - 27.0))
+        assert mask.any()
+        np.testing.assert_allclose(
+            difference.sum(axis=(1, 2), dtype=float), flux.astype(float), rtol=0.1
+        )
+
+
+def test_rows_that_are_kept_stay_and_arcs_are_added(packed: Path, tmp_path: Path) -> None:
+    inject_into(packed, tmp_path / "o", others="keep", splits=("train",))
+    before, table = table_of(packed), table_of(tmp_path / "o")
+    columns = list(before.columns)
+    pd.testing.assert_frame_equal(table.loc[before.index, columns], before)
+    assert (table.loc[before.index, "injection"] == "real").all()
+
+    painted = table.drop(index=before.index)
+    assert len(painted)
+    assert (painted["split"] == "train").all()
+    assert (painted["label"] == 1).all()
+    truth = pd.read_parquet(tmp_path / "o" / "truth.parquet").set_index("id")
+    assert set(truth.index) == set(painted.index)
+    assert (truth["host_id"] + "+arc" == truth.index).all()
+    images, hosts = images_of(tmp_path / "o"), images_of(packed)
+    for name in before.index:
+        assert images[name].tobytes() == hosts[name].tobytes()
+
+
+def test_all_others_may_be_dropped(packed: Path, tmp_path: Path) -> None:
+    inject_into(packed, tmp_path / "o", others="drop", where="label == 0", share=1.0)
+    table = table_of(tmp_path / "o")
+    assert len(table) == 2
+    assert (table["label"] == 1).all()
+
+
+def test_splits_that_are_not_painted_stay_as_they_are(packed: Path, tmp_path: Path) -> None:
+    inject_into(packed, tmp_path / "o", splits=("train",))
+    before, after = Dataset(packed)["test"], Dataset(tmp_path / "o")["test"]
+    rows = np.arange(len(before))
+    for column in ("images", "labels", "features", "ids", "weights", "targets"):
+        np.testing.assert_array_equal(after.take(column, rows), before.take(column, rows))
+
+
+def test_weights_groups_and_sources_are_carried_on(packed: Path, injected: Injected) -> None:
+    before, after = Dataset(packed)["train"], Dataset(injected.output)["train"]
+    places = {name: row for row, name in enumerate(before.ids().tolist())}
+    there = np.array([places[name] for name in after.ids().tolist()])
+    assert (np.diff(there) > 0).all()
+    for column in ("weights", "groups", "sources", "features"):
+        now = after.take(column, np.arange(len(after)))
+        np.testing.assert_array_equal(now, before.take(column, there))
+
+
+def test_the_manifest_tells_how_it_was_painted(packed: Path, injected: Injected) -> None:
+    recipe = injected.manifest.recipe
+    assert recipe["injection"]["recipe"] == recipe_of().model_dump(mode="json")
+    assert recipe["catalogue"] == "catalogue.csv"
+    # A run that was trained on the one can score the other.
+    assert injected.manifest.kind == Dataset(packed).manifest.kind
+
+
+def test_pictures_may_be_assumed_to_be_linear(tmp_path: Path) -> None:
+    survey = write_galaxies(tmp_path / "s", rows=20, dtype="uint8")
+    for file in survey.glob("*.npy"):
+        np.save(file, (50 + 30 * np.load(file)).clip(0, 255).astype(np.uint8))
+    packed = pack_survey(survey, tmp_path / "d")
+    with pytest.raises(UserError, match="have 8 bits"):
+        inject_into(packed, tmp_path / "o")
+
+    law = {"z": {"fixed": 2.0}, "band": "i", "magnitude": {"fixed": 20.0}}
+    sources = law | {"colors": {"g": {"fixed": 0.0}}}
+    injected = inject_into(packed, tmp_path / "o", pixels="assume_linear", sources=sources)
+    assert injected.manifest.dtype == "uint8"
+    assert injected.manifest.recipe["injection"]["recipe"]["pixels"] == "assume_linear"
+    before, after = images_of(packed), images_of(injected.output)
+    changed = [name for name in after if (after[name] != before[name]).any()]
+    assert len(changed) == injected.painted
+
+
+def test_hosts_that_cannot_be_lenses_are_neither(packed: Path, tmp_path: Path) -> None:
+    heavy = {"sigma_v": "sigma_v", "z_lens": "z", "within": (1.9, 2.5)}
+    injected = inject_into(packed, tmp_path / "o", deflector=heavy)
+    table = table_of(tmp_path / "o")
+    assert 0 < injected.painted < 8
+    assert f"{8 - injected.painted} hosts that were drawn are too light" in injected.text
+    # A lighter host could not have been painted, so that it is no non-lens of this law.
+    lightest = table.groupby("label")["sigma_v"].min()
+    assert lightest[0] > 270
+    assert lightest[1] > 270
+
+
+# ---- the same bytes ----
+
+
+def test_what_is_painted_is_not_painted_again(
+    packed: Path, injected: Injected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    original = painted_parts._paint
+
+    def paint_two(job: Any, part: Any) -> int:
+        written.append(part.number)
+        if len(written) > 2:
+            raise KeyboardInterrupt
+        return original(job, part)
+
+    monkeypatch.setattr(painted_parts, "_paint", paint_two)
+    with pytest.raises(KeyboardInterrupt):
+        inject_into(packed, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    assert len([*(tmp_path / ".o.painting").iterdir()]) == 2
+
+    monkeypatch.setattr(painted_parts, "_paint", original)
+    (tmp_path / ".o.painting" / "part-000000.parquet").write_bytes(b"damaged")
+    before = (tmp_path / ".o.painting" / "part-000001.parquet").stat().st_ino
+    shutil.copytree(tmp_path / ".o.painting", tmp_path / "kept", copy_function=os.link)
+    inject_into(packed, tmp_path / "o")
+    assert (tmp_path / "kept" / "part-000001.parquet").stat().st_ino == before
+    assert files_of(tmp_path / "o") == files_of(injected.output)
+    assert not (tmp_path / ".o.painting").exists()
+
+
+def test_parts_of_another_seed_are_painted_anew(
+    packed: Path, injected: Injected, tmp_path: Path
+) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("einstein_radius\n" + "9.0\n" * 30)
+    with pytest.raises(UserError, match="not like the lenses of"):
+        inject_into(packed, tmp_path / "o", seed=2, known=known)
+    assert (tmp_path / ".o.painting").is_dir()
+
+    # The files are of the same names, and the sizes of the parts do not matter.
+    inject_into(packed, tmp_path / "o")
+    assert files_of(tmp_path / "o") == files_of(injected.output)
+
+
+# ---- refusals ----
+
+
+def test_a_finished_output_is_told_and_another_recipe_refused(
+    packed: Path, injected: Injected, tmp_path: Path
+) -> None:
+    output = injected.output
+    before = files_of(output)
+    assert inject_into(packed, output).text == injected.text
+    with pytest.raises(UserError, match="of another recipe"):
+        inject_into(packed, output, seed=1)
+    with pytest.raises(UserError, match="holds something else"):
+        inject_into(packed, tmp_path)
+    assert files_of(output) == before
+
+
+def test_an_injected_dataset_is_no_host(injected: Injected, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has a column 'injection' already"):
+        inject_into(injected.output, tmp_path / "again")
+
+
+def test_a_gate_that_only_warns_lets_arcs_pass(packed: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("einstein_radius\n" + "9.0\n" * 30)
+    injected = inject_into(packed, tmp_path / "o", known=known, gate="warn")
+    assert "outside of 9 to 9" in injected.text
+
+
+def test_a_stamp_that_is_not_there_is_named(packed: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "{tile}.fits")
+    with pytest.raises(UserError, match=r"t0\.fits: cannot be read"):
+        inject_into(packed, tmp_path / "o", psf={"g": 0.8, "i": missing})
+
+
+def test_a_host_whose_mass_is_not_known_is_named(tmp_path: Path) -> None:
+    survey = write_galaxies(tmp_path / "s", rows=20)
+    table = pd.read_csv(survey / "catalogue.csv").set_index("id")
+    table.loc["gal007", "sigma_v"] = np.nan
+    table.to_csv(survey / "catalogue.csv")
+    packed = pack_survey(survey, tmp_path / "d")
+    with pytest.raises(UserError, match=r"gal007: .* neither velocity dispersion nor magnitude"):
+        inject_into(packed, tmp_path / "o")
+    inject_into(packed, tmp_path / "o", where="label != 1 & sigma_v > 0")
+
+
+# ---- real processes ----
+
+
+def command(packed: Path, output: Path, recipe: Path, processes: int) -> list[str]:
+    settings = [f"output={output}", f"recipe={recipe}", f"processes={processes}"]
+    return [sys.executable, "-m", "lens_hpc", "inject", str(packed), *settings]
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_write_the_same_bytes(packed: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml")
+    for processes in (1, 2, 3):
+        line = command(packed, tmp_path / f"by-{processes}", recipe, processes)
+        subprocess.run(line, check=True, capture_output=True)
+    expected = files_of(tmp_path / "by-1")
+    assert "injection_sheet.png" in expected
+    assert files_of(tmp_path / "by-2") == expected
+    assert files_of(tmp_path / "by-3") == expected
+
+
+@pytest.mark.slow
+def test_killed_at_any_instant_the_same_line_goes_on(packed: Path, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    recipe = write_recipe(tmp_path / "r.yaml")
+    undisturbed = tmp_path / "undisturbed"
+    began = time.monotonic()
+    subprocess.run(command(packed, undisturbed, recipe, 2), check=True, capture_output=True)
+    seconds = time.monotonic() - began
+    expected = files_of(undisturbed)
+
+    output, kills = tmp_path / "o", KILLS
+    while True:
+        line = command(packed, output, recipe, 2)
+        process = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            patience = rng.uniform(0.3, 1.02) * seconds if kills else None
+            _, errors = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills -= 1
+            continue
+
+        assert process.returncode == 0, errors.decode()
+        assert files_of(output) == expected
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "r.yaml", "undisturbed"]
+        shutil.rmtree(output)
+        if not kills:
+            break
