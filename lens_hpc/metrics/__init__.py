@@ -46,6 +46,7 @@ from lens_hpc.metrics.resampling import (
     coarsen,
 )
 from lens_hpc.metrics.samples import ScoredSample
+from lens_hpc.metrics.selection import blaker, threshold_of_rate
 from lens_hpc.metrics.table import Metric
 from lens_hpc.metrics.top import (
     Selection,
@@ -75,6 +76,7 @@ __all__ = [
     "average_precision",
     "average_precision_interval",
     "average_precision_moments",
+    "blaker",
     "bootstrap",
     "bootstrap_groups",
     "bootstrap_samples",
@@ -101,5 +103,6 @@ __all__ = [
     "reliability_in_bins",
     "select",
     "share_interval",
+    "threshold_of_rate",
     "wilson",
 ]

@@ -133,7 +133,7 @@ def _draw_rows(
 ) -> list[dict[str, np.ndarray]]:
     """Return the views of each row, by their names."""
     images = split.take("images", rows)
-    maps = attention_maps(members, split, rows)
+    maps = attention_maps(members, images)
     bands = split.manifest.bands
     return [
         pictures.make_views(image, bands, None if maps is None else maps[number])

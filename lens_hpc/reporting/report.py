@@ -24,6 +24,7 @@ from lens_hpc.reporting.comparison import Ablation
 from lens_hpc.reporting.facts import gather_facts
 from lens_hpc.reporting.galleries import make_album
 from lens_hpc.reporting.results import Results
+from lens_hpc.reporting.selections import read_selections
 from lens_hpc.scoring.predictions import Scores
 from lens_hpc.scoring.provenance import SeenBefore
 
@@ -70,6 +71,7 @@ def write_report(
         album=make_album(split, scores, subject.members, subject.columns),
         captions=figures.CAPTIONS,
         facts=gather_facts(subject.run, subject.members, split),
+        selections=read_selections(subject.run, subject.members, _as_uri),
         can_be_audited=_has_both_classes(split.manifest),
         manifest=split.manifest,
     )

@@ -5,24 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lens_hpc.dataset.split import Split
+from lens_hpc.loading.samples import scale_images
 from lens_hpc.model.fusion import ImageBranch
 from lens_hpc.model.trained import TrainedModel
-from lens_hpc.scoring.distributed import samples_for
 
-ROWS_PER_PASS = 16
+IMAGES_PER_PASS = 16
 
 
-def attention_maps(
-    members: Sequence[TrainedModel], split: Split, rows: np.ndarray
-) -> np.ndarray | None:
-    """Return the attention on the cutouts of these rows, (n, height, width) from 0 to 1.
+def attention_maps(members: Sequence[TrainedModel], images: np.ndarray) -> np.ndarray | None:
+    """Return the attention on images (n, bands, height, width), (n, height, width) from 0 to 1.
 
-    It is the mean over those models that have some, and None where there are none: models of
-    features alone, and models of one's own.
+    They are as they were packed. It is the mean over those models that have some, and None where
+    there are none: models of features alone, and models of one's own.
     """
     maps = [
-        _map_member(member, branch, split, rows)
+        _map_member(member, branch, images)
         for member in members
         if isinstance(branch := getattr(member.model, "image", None), ImageBranch)
     ]
@@ -30,18 +27,18 @@ def attention_maps(
 
 
 @torch.inference_mode()
-def _map_member(
-    member: TrainedModel, branch: ImageBranch, split: Split, rows: np.ndarray
-) -> np.ndarray:
+def _map_member(member: TrainedModel, branch: ImageBranch, images: np.ndarray) -> np.ndarray:
     """Return what one model pays attention to, (n, height, width)."""
-    samples = samples_for(member, split)
+    statistics = member.manifest.statistics
+    assert statistics is not None
     device = next(branch.parameters()).device
     branch.eval()
 
     maps = []
-    for start in range(0, len(rows), ROWS_PER_PASS):
-        stored = split.take("images", rows[start : start + ROWS_PER_PASS])
-        images = torch.from_numpy(stored.astype(np.float32)).to(device)
-        samples.normalise(images)
-        maps.append(branch.attention_map(images).float().cpu().numpy())
+    for start in range(0, len(images), IMAGES_PER_PASS):
+        # Normalising is in place, so it works on a copy.
+        pixels = images[start : start + IMAGES_PER_PASS]
+        scaled = torch.tensor(pixels, dtype=torch.float32, device=device)
+        scale_images(scaled, member.settings.data.image_scale, statistics)
+        maps.append(branch.attention_map(scaled).float().cpu().numpy())
     return np.concatenate(maps)

@@ -26,6 +26,7 @@ from tests.integration import test_predict
 from tests.integration.forked import Forks
 from tests.kills import files_of
 from tests.predicting.small_runs import make_run
+from tests.selection import conftest as selection
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,16 +50,30 @@ checkpoint: {{every_steps: 1}}
 """
 
 
+ARCS = """
+share: 0.2
+psf: {g: 0.7, r: 0.6}
+zero_point: {g: 27, r: 27}
+gain: {g: 100, r: 100}
+deflector: {einstein_radius: {fixed: 0.7}}
+sources: {z: {fixed: 2}, band: r, magnitude: {fixed: 23}, colors: {g: {fixed: 0.3}}}
+"""
+
+
 def write_inputs(folder: Path) -> None:
     """Write what all verbs begin with: stamps, a dataset, a config, and a run with its mosaics."""
     write_survey(folder / "s", rows=75, size=16)
     pack_survey(folder / "s", folder / "d")
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
+    (folder / "arcs.yaml").write_text(ARCS)
 
     sky = test_predict.write_survey(folder / "sky")
     packed = folder / "sky-packed"
     lens_hpc.pack(sky / "recipe.yaml", source=sky, output=packed, on_bad="skip")
     make_run(folder / "finder", packed)
+
+    make_run(folder / "judge", folder / "d", seed=2, inputs="image")
+    (folder / "arcs.yaml").write_text(selection.RECIPE)
 
 
 class Control(ctypes.Structure):
@@ -127,6 +142,10 @@ def result_of_simulate(folder: Path) -> object:
     return files_of(folder / "mock")
 
 
+def result_of_inject(folder: Path) -> object:
+    return files_of(folder / "injected")
+
+
 def result_of_train(folder: Path) -> object:
     run = folder / "run"
     weights = [load_file(run / which / "model.safetensors") for which in ("best", "final")]
@@ -147,6 +166,12 @@ def result_of_predict(folder: Path) -> object:
     return test_predict.outcome(folder / "scored")
 
 
+def result_of_completeness(folder: Path) -> object:
+    names = ("completeness.json", "cells.parquet", "trials.parquet", "hosts.parquet")
+    measured = folder / "judge" / "completeness" / "hosts"
+    return {name: (measured / name).read_bytes() for name in names}
+
+
 VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "pack": (
         "pack {folder}/s/recipe.yaml source={folder}/s output={folder}/packed processes=2",
@@ -154,6 +179,11 @@ VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         result_of_pack,
     ),
     "simulate": ("simulate {folder}/mock objects=6 processes=2", "mock", result_of_simulate),
+    "inject": (
+        "inject {folder}/d output={folder}/injected recipe={folder}/arcs.yaml processes=2",
+        "injected",
+        result_of_inject,
+    ),
     "train": ("train {folder}/config.yaml", "run", result_of_train),
     # What was there before is kept, so it is not taken away.
     "evaluate": ("evaluate {folder}/evaluated workers=0", "", result_of_evaluate),
@@ -162,6 +192,12 @@ VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         "output={folder}/scored batch_size=64 candidates=20",
         "scored",
         result_of_predict,
+    ),
+    "completeness": (
+        "completeness {folder}/judge {folder}/d recipe={folder}/arcs.yaml name=hosts threshold=0 "
+        "einstein_radius=[0.4,0.8] source_magnitude=[22,24] trials=6 batch_size=4 processes=1",
+        "judge/completeness/hosts",
+        result_of_completeness,
     ),
 }
 

@@ -158,6 +158,7 @@ def page_of(text: str) -> str:
         captions={},
         album=Album((text, text), ScaleBar(1.0, 20.0), [gallery, gallery]),
         facts=[Fact(text, text), Fact(text, text, is_code=True)],
+        selections=[],
         can_be_audited=True,
         manifest=SimpleNamespace(
             grouped=False, bands=(text,), height=1, width=1, pixel_scale_arcsec=1.0

@@ -34,10 +34,10 @@ def trained(split: Split, small_model: config.Model, inputs: str, seed: int = 0)
 def test_it_is_that_of_the_images_as_the_model_sees_them(
     split: Split, small_model: config.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "ROWS_PER_PASS", 2)
+    monkeypatch.setattr(attention, "IMAGES_PER_PASS", 2)
     member = trained(split, small_model, "fusion")
     rows = np.array([7, 2, 5])
-    found = attention.attention_maps([member], split, rows)
+    found = attention.attention_maps([member], split.take("images", rows))
     assert found is not None
     assert found.shape == (3, 40, 40)
 
@@ -53,8 +53,10 @@ def test_it_is_the_mean_of_those_that_have_some(split: Split, small_model: confi
     first, second = (trained(split, small_model, "image", seed) for seed in (0, 1))
     blind = trained(split, small_model, "features")
     rows = np.arange(2)
-    alone = [attention.attention_maps([member], split, rows) for member in (first, second)]
-    together = attention.attention_maps([first, blind, second], split, rows)
+    alone = [
+        attention.attention_maps([member], split.take("images", rows)) for member in (first, second)
+    ]
+    together = attention.attention_maps([first, blind, second], split.take("images", rows))
     assert together is not None
     np.testing.assert_allclose(together, np.mean(np.array(alone), axis=0), atol=1e-6)
 
@@ -63,7 +65,7 @@ def test_features_alone_and_models_of_ones_own_have_none(
     split: Split, small_model: config.Model
 ) -> None:
     blind = trained(split, small_model, "features")
-    assert attention.attention_maps([blind], split, np.arange(2)) is None
+    assert attention.attention_maps([blind], split.take("images", np.arange(2))) is None
     own = TrainedModel(torch.nn.Linear(1, 1), blind.settings, split.manifest, Path("own"), {})
-    assert attention.attention_maps([own], split, np.arange(2)) is None
-    assert attention.attention_maps([], split, np.arange(2)) is None
+    assert attention.attention_maps([own], split.take("images", np.arange(2))) is None
+    assert attention.attention_maps([], split.take("images", np.arange(2))) is None
