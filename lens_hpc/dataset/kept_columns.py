@@ -43,17 +43,26 @@ def read_kept_columns(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
 
     Raises UserError when the file is not as it was packed, or no table of rows by their id.
     """
+    return _read_rows_by_id(dataset, manifest, layout.KEPT_COLUMNS)
+
+
+def read_truth(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
+    """Return what is known of painted objects, by id, as `read_kept_columns` does."""
+    return _read_rows_by_id(dataset, manifest, layout.TRUTH)
+
+
+def _read_rows_by_id(dataset: Path, manifest: Manifest, name: str) -> "pd.DataFrame":
     import pandas as pd
     import pyarrow as pa
 
-    record = manifest.files.get(layout.KEPT_COLUMNS)
+    record = manifest.files.get(name)
     if record is None:
         return pd.DataFrame(index=pd.Index([], name=ID, dtype=str))
 
-    damage = find_table_damage(dataset, layout.KEPT_COLUMNS, record)
+    damage = find_table_damage(dataset, name, record)
     if damage:
         raise UserError(f"{damage}; copy or pack it again")
-    file = dataset / layout.KEPT_COLUMNS
+    file = dataset / name
     try:
         table = pd.read_parquet(file, dtype_backend="pyarrow").astype({ID: str}).set_index(ID)
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -49,23 +49,26 @@ class Column:
 def choose_columns(split: Split, by: Collection[str] | None = None) -> dict[str, Column]:
     """Return the columns by which an evaluation of a split is broken down, by their names.
 
-    They are those of `by`, kept columns or features; without it, the kept columns that have from 2
-    to 12 different values and are not the label under another name. Raise UserError for a name
-    that the dataset does not have.
+    They are those of `by`, kept columns, columns of the truth or features; without it, the kept
+    columns that have from 2 to 12 different values and are not the label under another name. Raise
+    UserError for a name that the dataset does not have.
     """
     kept = split.kept_columns()
     if by is None:
         return _columns_of_few_values(kept, split)
 
     chosen = {}
+    truth = split.truth().select_dtypes("number")
     for name in by:
         if name in kept.columns:
             values = kept[name]
+        elif name in truth.columns:
+            values = truth[name]
         elif name in split.manifest.features:
             number = split.manifest.features.index(name)
             values = pd.Series(split.take("features", np.arange(len(split)))[:, number])
         else:
-            known = [*kept.columns, *split.manifest.features]
+            known = [*kept.columns, *truth.columns, *split.manifest.features]
             raise UserError(
                 f"by: {name!r} is no column of {split.dataset}, which has: "
                 f"{', '.join(known) or 'none'}. Name it in columns.keep of the recipe, and pack "

@@ -71,8 +71,9 @@ class Settings(BaseSettings):
     )
     """Fractions of the lenses to find, for which purity and candidates are given."""
     by: tuple[str, ...] | None = None
-    """Kept columns or features to break the results down by, as in [class, origin], numbers in five
-    bins of equal count; else each kept column with 2 to 12 different values. []: none."""
+    """Kept columns, columns of truth.parquet or features to break the results down by, as in
+    [class, einstein_radius], numbers in five bins of equal count; else each kept column with 2 to
+    12 different values. []: none."""
     known: FilePath | None = None
     """Catalogue of known lenses, with right ascension and declination in degrees (as lenscat has
     them): how many of those in the split are recovered, within 2 arcsec?"""

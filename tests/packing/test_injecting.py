@@ -21,6 +21,7 @@ from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.errors import UserError
 from lens_hpc.packing import painted_parts
 from lens_hpc.packing.injecting import Injected, inject
+from lens_hpc.reporting.breakdown import choose_columns
 from tests.conftest import call, pack_survey
 from tests.kills import files_of
 from tests.packing.injections import (
@@ -95,6 +96,25 @@ def test_lenses_and_non_lenses_are_the_hosts(packed: Path, injected: Injected) -
     pd.testing.assert_frame_equal(table[columns], before.loc[table.index, columns])
     assert set(table.columns) == {*before.columns, "injection"}
     call("verify", injected.output)
+
+
+def test_an_evaluation_is_broken_down_by_the_truth(injected: Injected) -> None:
+    split = Dataset(injected.output)["train"]
+    truth = split.truth()
+    is_lens = split[:].labels == 1
+    assert truth.index.tolist() == split.ids().tolist()
+    np.testing.assert_array_equal(truth["einstein_radius"].notna(), is_lens)
+
+    # Objects without an arc have a value of their own.
+    column = choose_columns(split, ["einstein_radius"])["einstein_radius"]
+    np.testing.assert_array_equal(column.codes == column.names.index("missing"), ~is_lens)
+    with pytest.raises(UserError, match=r"'arc_mask' is no column of .* arc_snr_i"):
+        choose_columns(split, ["arc_mask"])
+
+
+def test_a_dataset_of_no_arcs_has_no_truth(packed: Path) -> None:
+    split = Dataset(packed)["train"]
+    assert split.truth().shape == (len(split), 0)
 
 
 def test_pixels_differ_where_the_arc_is_and_nowhere_else(packed: Path, injected: Injected) -> None:
