@@ -46,7 +46,7 @@ def read_kept_columns(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
     return _read_rows_by_id(dataset, manifest, layout.KEPT_COLUMNS)
 
 
-def read_truth(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
+def read_truth_columns(dataset: Path, manifest: Manifest) -> "pd.DataFrame":
     """Return what is known of painted objects, by id, as `read_kept_columns` does."""
     return _read_rows_by_id(dataset, manifest, layout.TRUTH)
 

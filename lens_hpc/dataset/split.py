@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lens_hpc.dataset.columns import ColumnReader
-from lens_hpc.dataset.kept_columns import read_kept_columns, read_truth
+from lens_hpc.dataset.kept_columns import read_kept_columns, read_truth_columns
 from lens_hpc.dataset.sample import Sample, SampleBatch, resolve_rows
 from lens_hpc.dataset.summary import classes_text, cutouts_text, features_text
 
@@ -92,7 +92,7 @@ class Split(ColumnReader):
 
         There is a row for each of the split's, by its id, empty for what was not painted.
         """
-        return read_truth(self.dataset, self.manifest).reindex(self.ids())
+        return read_truth_columns(self.dataset, self.manifest).reindex(self.ids())
 
     def to_torch(self) -> "TorchSplit":
         """Return the split as a `torch.utils.data.Dataset`.
