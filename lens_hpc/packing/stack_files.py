@@ -269,11 +269,16 @@ def image_hdu(hdus: Any, hdu: int | str | None) -> int:
         index = int(hdus.index_of(hdu))
         if not 0 <= index < len(hdus):
             raise ValueError(f"there is no HDU {hdu}; it has {len(hdus)} of them, from 0")
-        if not hdus[index].is_image or not hdus[index].shape:
+        if not _holds_image(hdus[index]):
             raise ValueError(f"HDU {hdu} holds no image")
         return index
 
     for index, candidate in enumerate(hdus):
-        if candidate.is_image and candidate.shape:
+        if _holds_image(candidate):
             return index
     raise ValueError("no HDU holds an image")
+
+
+def _holds_image(hdu: Any) -> bool:
+    # A compressed image with a damaged header is opened as a plain table, which has no shape.
+    return hdu.is_image and bool(getattr(hdu, "shape", ()))
