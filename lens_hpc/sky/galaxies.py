@@ -15,10 +15,11 @@ from lens_hpc.sky.cosmology import comoving_distance_mpc
 from lens_hpc.sky.deflection import Lens
 from lens_hpc.sky.light import Light
 
-# Share of the companions of a massive elliptical that are red, as it is. Satellites of massive
-# hosts are redder than other galaxies of their mass, the more the closer they are ("GAMA: the red
-# fraction and radial distribution of satellite galaxies", 2011); the share is an estimate.
-RED_SATELLITES = 0.4
+# Share of the companions of a massive elliptical that are red, as it is. On the sky most are, the
+# more the closer they are ("GAMA: the red fraction and radial distribution of satellite galaxies",
+# 2011). But nobody takes a red companion for an arc: those of a mock survey are confusers, and so
+# mostly blue. The share is a choice.
+RED_SATELLITES = 0.15
 # Scatter of r - i at one colour g - i: an estimate.
 BEND_SCATTER = 0.06
 # Absolute magnitude in i at 200 km/s: an estimate. How it changes with the velocity dispersion, and

@@ -18,10 +18,10 @@ from lens_hpc.sky.lenses import VisibleLens
 from lens_hpc.sky.light import Light
 
 # Companions, shells, rings and partners lie at these Einstein radii of the lens that is not there.
-# All but partners are about as bright as its arcs, rather fainter, as nothing magnifies them: mean
-# and scatter in magnitudes are choices, so that faint arcs can be mistaken and bright ones not.
+# All but partners are about as bright as its arcs, a little fainter, as nothing magnifies them:
+# mean and scatter in magnitudes are choices, so that brightness alone does not tell them from arcs.
 RADII = (0.85, 1.35)
-MAGNITUDES_FAINTER = 0.6
+MAGNITUDES_FAINTER = 0.15
 MAGNITUDE_SCATTER = 0.4
 
 

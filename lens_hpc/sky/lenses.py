@@ -23,7 +23,7 @@ MINIMUM_CONTRAST = 0.2
 MAXIMUM_ATTEMPTS = 10_000
 
 # Einstein radii that a cutout can show, as a share of its width.
-MAXIMUM_SHARE_OF_WIDTH = 0.3
+MAXIMUM_SHARE_OF_WIDTH = 0.22
 # By what power of the Einstein radius large lenses are drawn more often than on the sky.
 EXTRA_SLOPE = 2.5
 
@@ -171,6 +171,8 @@ def _look_at_arcs(
 
     # Both conditions must hold in the same band.
     is_bright = signal_to_noise > survey.least_signal_to_noise
-    is_clear = area_that_stands_out > survey.least_area
+    # It grows with the Einstein radius, as an arc is known by the angle that it spans.
+    least_area = survey.least_area * mass.theta_e / survey.smallest_einstein_radius
+    is_clear = area_that_stands_out > least_area
     are_visible = bool((is_bright & is_clear).any())
     return _Seen(are_visible, magnification, float(signal_to_noise.max()))

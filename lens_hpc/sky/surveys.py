@@ -40,7 +40,8 @@ class ImagingSurvey:
     least_signal_to_noise: float
     """Of all arcs of a lens together."""
     least_area: float
-    """Arcsec^2 in which arcs must stand out of the noise and of their galaxy."""
+    """Arcsec^2 in which arcs must stand out of the noise and of their galaxy, at the smallest
+    Einstein radius; at another one, as much more as that is larger."""
 
     def sky_sigma(self, band: str, pixel_scale: float) -> float:
         """Return the standard deviation of the sky in a pixel, flux units."""
