@@ -4,6 +4,7 @@
 but NumPy, SciPy and scikit-learn.
 """
 
+from lens_hpc.metrics.agreement import cohen_kappa, fleiss_kappa
 from lens_hpc.metrics.comparing import Difference, compare_arms, compare_aucs
 from lens_hpc.metrics.inspection import (
     Inspection,
@@ -47,6 +48,7 @@ from lens_hpc.metrics.resampling import (
 )
 from lens_hpc.metrics.samples import ScoredSample
 from lens_hpc.metrics.selection import blaker, threshold_of_rate
+from lens_hpc.metrics.swap import Skills, Swap, run_swap
 from lens_hpc.metrics.table import Metric
 from lens_hpc.metrics.top import (
     Selection,
@@ -58,10 +60,12 @@ from lens_hpc.metrics.top import (
     purity_at_least,
     select,
 )
+from lens_hpc.metrics.weighted import Estimate, SurveyEstimate, estimate_survey
 
 __all__ = [
     "Curve",
     "Difference",
+    "Estimate",
     "Inspection",
     "Interval",
     "Metric",
@@ -69,6 +73,9 @@ __all__ = [
     "ReliabilityBins",
     "ScoredSample",
     "Selection",
+    "Skills",
+    "SurveyEstimate",
+    "Swap",
     "agresti_coull",
     "allowed_at_rate",
     "auc",
@@ -82,6 +89,7 @@ __all__ = [
     "bootstrap_samples",
     "brier",
     "coarsen",
+    "cohen_kappa",
     "compare_arms",
     "compare_aucs",
     "completeness_at_rate",
@@ -89,7 +97,9 @@ __all__ = [
     "completeness_before",
     "completeness_interval",
     "delong",
+    "estimate_survey",
     "first_percent",
+    "fleiss_kappa",
     "fractions_right",
     "highest_rate",
     "inspect_top",
@@ -101,6 +111,7 @@ __all__ = [
     "rank",
     "reliability",
     "reliability_in_bins",
+    "run_swap",
     "select",
     "share_interval",
     "threshold_of_rate",
