@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from lens_hpc.sky import rays  # noqa: E402
 from lens_hpc.sky.arcs import Arcs, paint_arcs  # noqa: E402
 from lens_hpc.sky.injection import HostGalaxy, Injection, draw_injection  # noqa: E402
-from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, ValueLaw  # noqa: E402
+from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, SourceValue, ValueLaw  # noqa: E402
 from lens_hpc.sky.psf import moffat_stamp, pad_stamps  # noqa: E402
 
 BANDS = ("g", "r", "i")
@@ -45,10 +45,10 @@ PAINTER = Path(__file__).with_name("inject_lenstronomy.py")
 
 DEFLECTOR = DeflectorLaw(einstein_radius=ValueLaw(uniform=(0.8, 1.8)), z_lens=ValueLaw(fixed=0.5))
 SOURCES = SourceLaw(
-    z=ValueLaw(fixed=2.0),
-    magnitude=ValueLaw(normal=(24.4, 0.7)),
+    z=SourceValue(fixed=2.0),
+    magnitude=SourceValue(normal=(24.4, 0.7)),
     band="i",
-    colors={"g": ValueLaw(fixed=0.5), "r": ValueLaw(fixed=0.2)},
+    colors={"g": SourceValue(fixed=0.5), "r": SourceValue(fixed=0.2)},
 )
 
 

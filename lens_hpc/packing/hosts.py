@@ -17,16 +17,12 @@ from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable, make_table
 from lens_hpc.packing.conditions import evaluate_condition
 from lens_hpc.packing.injection_recipe import InjectionRecipe
+from lens_hpc.packing.linear_pixels import refuse_pictures
 
 LABEL, SPLIT = "label", "split"
 """Names that a condition may use besides those of features and kept columns."""
 CUTOUTS_LOOKED_AT = 64
 """Of each split, to find out whether pixels are fluxes."""
-FEWEST_CUTOUTS = 8
-"""Of fewer, it is not asked whether their maxima are the same."""
-VALUES_OF_8_BITS = 256
-PIXELS_A_VALUE = 4
-"""A cutout is judged by its different values only if it has so many pixels for each of them."""
 
 
 class HostSplit(NamedTuple):
@@ -176,21 +172,7 @@ def _check_hosts(hosts: HostDataset, recipe: InjectionRecipe) -> None:
             f"share = {recipe.share:g}: none of {hosts.total():,} hosts gets an arc; make it larger"
         )
     if recipe.pixels == "linear":
-        _refuse_pictures(hosts)
-
-
-def _refuse_pictures(hosts: HostDataset) -> None:
-    """Raise UserError for pixels that were made to be looked at."""
-    if hosts.manifest.dtype == "uint8":
-        reason = "have 8 bits"
-    else:
-        reason = _reason_against_fluxes(_some_cutouts(hosts))
-    if reason:
-        raise UserError(
-            f"{hosts.dataset}: its pixels {reason}, so they are no linear fluxes, and an arc "
-            "cannot be added to them; pack fluxes, or insist with pixels=assume_linear, which the "
-            "manifest then tells"
-        )
+        refuse_pictures(hosts.dataset, _some_cutouts(hosts), "an arc cannot be added to them")
 
 
 def _some_cutouts(hosts: HostDataset) -> list[np.ndarray]:
@@ -200,17 +182,3 @@ def _some_cutouts(hosts: HostDataset) -> list[np.ndarray]:
         rows = np.flatnonzero(split.is_host)[:CUTOUTS_LOOKED_AT]
         cutouts += list(split.reader.take("images", rows))
     return cutouts
-
-
-def _reason_against_fluxes(cutouts: list[np.ndarray]) -> str:
-    """Say why pixels cannot be fluxes; an empty text where nothing speaks against it."""
-    most_values = max(len(np.unique(cutout)) for cutout in cutouts)
-    is_large = cutouts[0].size >= PIXELS_A_VALUE * VALUES_OF_8_BITS
-    if is_large and most_values <= VALUES_OF_8_BITS:
-        return f"have at most {most_values} different values a cutout, as pictures of 8 bits have"
-
-    peaks = [float(cutout.max()) for cutout in cutouts]
-    commonest = max(set(peaks), key=peaks.count)
-    if len(peaks) >= FEWEST_CUTOUTS and peaks.count(commonest) > len(peaks) / 2:
-        return f"end at {commonest:g} in most cutouts, as those of stretched pictures do"
-    return ""

@@ -43,8 +43,9 @@ from lens_hpc.packing.painted_parts import (
     painted_pixels,
     read_truth,
 )
-from lens_hpc.packing.painting import calibration
+from lens_hpc.packing.photometric_calibration import calibration
 from lens_hpc.packing.psf_stamps import stamp_checksums
+from lens_hpc.packing.source_galaxies import check_galaxies, galaxies_crc32
 from lens_hpc.packing.summary import describe_dataset
 
 INJECTION = "injection"
@@ -80,6 +81,7 @@ def inject(dataset: Path, output: Path, recipe: InjectionRecipe, processes: int)
     hosts = open_hosts(dataset, recipe)
     check_names(hosts, recipe)
     calibration(recipe, hosts.manifest)
+    check_galaxies(recipe, hosts.manifest)
     known = read_known(recipe.known, hosts.manifest.bands) if recipe.known else None
 
     parts = make_parts(hosts, recipe)
@@ -110,6 +112,7 @@ def _record(
         "hosts_crc32": manifest_crc32(hosts.dataset),
         "recipe": recipe.model_dump(mode="json"),
         "stamps_crc32": stamp_checksums(recipe.psf, hosts.manifest.bands, catalogues),
+        "galaxies_crc32": galaxies_crc32(recipe.sources),
     }
 
 

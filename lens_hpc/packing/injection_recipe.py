@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, StrictStr, model_validator
 
@@ -24,6 +24,18 @@ Psf = PositiveFloat | SeeingColumn | StrictStr
 
 class InjectionRecipe(Settings):
     """How lensed sources are painted on galaxies of a survey."""
+
+    example: ClassVar[str] = """
+psf: {g: 0.8, r: 0.7, i: 0.6}
+deflector:
+  einstein_radius: {power: [0.5, 0.6, 1.7]}
+  z_lens: {uniform: [0.2, 0.8]}
+sources:
+  z: {normal: [2.0, 0.5], within: [1.2, 4.0]}
+  band: i
+  magnitude: {normal: [24.4, 0.7]}
+  colors: {g: {normal: [0.5, 0.2]}, r: {normal: [0.2, 0.1]}}
+"""
 
     where: str = "label != 1"
     """Which rows may be hosts: a condition on features and kept columns, as in pack's recipes, and

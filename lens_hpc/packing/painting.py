@@ -8,16 +8,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens_hpc.dataset.manifest import Manifest
-from lens_hpc.errors import UserError
 from lens_hpc.packing import arc_facts
 from lens_hpc.packing.injection_recipe import InjectionRecipe
+from lens_hpc.packing.photometric_calibration import calibration
 from lens_hpc.packing.psf_stamps import HostPsf, psf_at
+from lens_hpc.packing.source_galaxies import open_galaxies
 from lens_hpc.sky.arcs import arc_mask, paint_arcs
 from lens_hpc.sky.injection import HostGalaxy, Injection, draw_injection, measure_light
-from lens_hpc.sky.laws import ValueLaw
+from lens_hpc.sky.laws import SourceValue, ValueLaw
 
+SOURCE_ID = "source_id"
+"""Column of the truth where sources are real galaxies."""
 NEGLIGIBLE = 1e-3
 """Nothing is added to a pixel whose arc is fainter than this share of the sky's noise."""
+
+
+class ArcTrial(NamedTuple):
+    """Which of all arcs a host gets."""
+
+    number: int = 0
+    """Another number is another arc."""
+    einstein_radius: float | None = None
+    """Drawn by the recipe's law unless it is given. *Unit: arcsec*"""
+    source_magnitude: float | None = None
+    """In the reference band; drawn, or looked up, unless it is given. *Unit: AB magnitude*"""
+
+
+FIRST_ARC = ArcTrial()
 
 
 class Painted(NamedTuple):
@@ -29,8 +46,9 @@ class Painted(NamedTuple):
     """(bands, height, width) float64, without noise, in the dataset's units."""
     mask: np.ndarray
     """(height, width) bool: where the arc stands out of the sky's noise in a band."""
-    truth: dict[str, float]
-    """What was painted; NaN where it is not known. *Units: arcsec, radians, km/s, AB magnitudes*"""
+    truth: dict[str, Any]
+    """What was painted: numbers, NaN where not known, and the id of a source that is a real galaxy.
+    *Units: arcsec, radians, km/s, AB magnitudes*"""
 
 
 class Painter:
@@ -42,26 +60,21 @@ class Painter:
         self.bands = manifest.bands
         self.pixel_scale = manifest.pixel_scale_arcsec
         self.zero_points, self.gains = calibration(recipe, manifest)
+        self.galaxies = open_galaxies(recipe.sources)
 
     def paint(
         self,
         cutout: np.ndarray,
         identifier: str,
         catalogue: Mapping[str, Any],
-        trial: int = 0,
-        einstein_radius: float | None = None,
-        source_magnitude: float | None = None,
+        trial: ArcTrial = FIRST_ARC,
     ) -> Painted:
         """Paint an arc on a cutout (bands, height, width).
 
-        `catalogue` has at least `recipe.columns()`. Another `trial` is another arc. The Einstein
-        radius in arcsec, and the magnitude of the source in the reference band, are drawn by the
-        recipe's laws unless they are given. Raises CannotLensError for a host that is too light or
-        too far away, and UserError for one without a PSF.
+        `catalogue` has at least `recipe.columns()`. Raises CannotLensError for a host that is too
+        light or too far away, and UserError for one without a PSF.
         """
-        rng, psf, injection = self.draw(
-            cutout, identifier, catalogue, trial, einstein_radius, source_magnitude
-        )
+        rng, psf, injection = self.draw(cutout, identifier, catalogue, trial)
         fluxes = 10 ** (-0.4 * (injection.magnitudes - self.zero_points))
         shape = cutout.shape[1], cutout.shape[2]
         arcs = paint_arcs(
@@ -83,15 +96,13 @@ class Painter:
         cutout: np.ndarray,
         identifier: str,
         catalogue: Mapping[str, Any],
-        trial: int = 0,
-        einstein_radius: float | None = None,
-        source_magnitude: float | None = None,
+        trial: ArcTrial = FIRST_ARC,
     ) -> tuple[np.random.Generator, HostPsf, Injection]:
         """Draw what `paint` would paint, with the random numbers that come next, and the PSF."""
-        rng = _random_numbers(self.recipe.seed, identifier, trial)
+        rng = _random_numbers(self.recipe.seed, identifier, trial.number)
         psf = psf_at(self.recipe.psf, self.bands, self.pixel_scale, catalogue)
         host = self._look_at(cutout, psf, catalogue)
-        return rng, psf, self._draw(rng, host, einstein_radius, source_magnitude)
+        return rng, psf, self._draw(rng, host, trial)
 
     def _look_at(
         self, cutout: np.ndarray, psf: HostPsf, catalogue: Mapping[str, Any]
@@ -107,22 +118,16 @@ class Painter:
         }
         return replace(galaxy, **known)
 
-    def _draw(
-        self,
-        rng: np.random.Generator,
-        host: HostGalaxy,
-        einstein_radius: float | None,
-        source_magnitude: float | None,
-    ) -> Injection:
+    def _draw(self, rng: np.random.Generator, host: HostGalaxy, trial: ArcTrial) -> Injection:
         """Draw lens and sources by the recipe's laws, but for what is given."""
         deflector, sources = self.recipe.deflector, self.recipe.sources
-        if einstein_radius is not None:
-            fixed = ValueLaw(fixed=einstein_radius)
-            deflector = deflector.model_copy(update={"einstein_radius": fixed})
-        if source_magnitude is not None:
-            fixed = ValueLaw(fixed=source_magnitude)
-            sources = sources.model_copy(update={"magnitude": fixed})
-        return draw_injection(rng, host, deflector, sources, self.bands)
+        if trial.einstein_radius is not None:
+            radius = ValueLaw(fixed=trial.einstein_radius)
+            deflector = deflector.model_copy(update={"einstein_radius": radius})
+        if trial.source_magnitude is not None:
+            magnitude = SourceValue(fixed=trial.source_magnitude)
+            sources = sources.model_copy(update={"magnitude": magnitude})
+        return draw_injection(rng, host, deflector, sources, self.bands, self.galaxies)
 
     def _photometry(
         self,
@@ -176,54 +181,10 @@ def add_arc(
     return np.where(is_arc, brightened.astype(cutout.dtype), cutout)
 
 
-def calibration(recipe: InjectionRecipe, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
-    """Return zero point and gain of each band of a dataset, (bands,) each.
-
-    Raises UserError with all that recipe and dataset leave open.
-    """
-    problems = _band_problems(recipe, manifest)
-    numbers = []
-    for key, stored in (("zero_point", manifest.zero_point), ("gain", manifest.gain)):
-        known = stored | getattr(recipe, key)
-        unknown = [band for band in manifest.bands if known.get(band) is None]
-        if unknown:
-            problems.append(
-                f"{key}: that of {', '.join(unknown)} is unknown; give {key}.{unknown[0]}=..., or "
-                "pack the hosts with it"
-            )
-        numbers.append([known.get(band) for band in manifest.bands])
-
-    zero_points, gains = (np.array(values, dtype=np.float64) for values in numbers)
-    is_wrong = gains <= 0
-    if is_wrong.any():
-        band = manifest.bands[int(is_wrong.argmax())]
-        problems.append(
-            f"gain: that of {band} is not above 0; give gain.{band}=..., electrons per unit"
-        )
-    if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise UserError(f"the recipe does not fit the hosts, {manifest.name}:\n{listed}")
-    return zero_points, gains
-
-
-def _band_problems(recipe: InjectionRecipe, manifest: Manifest) -> list[str]:
-    """Return which of the dataset's bands the recipe says nothing of."""
-    colored = [recipe.sources.band, *recipe.sources.colors]
-    problems = []
-    for setting, named in (("psf", [*recipe.psf]), ("sources.colors", colored)):
-        absent = [band for band in manifest.bands if band not in named]
-        if absent:
-            problems.append(
-                f"{setting}: says nothing of {', '.join(absent)}, bands of the hosts; it has "
-                f"{', '.join(named)}"
-            )
-    return problems
-
-
-def _truth_of(injection: Injection, magnification: float) -> dict[str, float]:
+def _truth_of(injection: Injection, magnification: float) -> dict[str, Any]:
     """Return what is true of lens and source, whatever the band."""
     lens, source = injection.lens, injection.sources[0]
-    return {
+    truth = {
         "einstein_radius": lens.theta_e,
         "z_lens": injection.z_lens,
         "z_source": injection.z_source,
@@ -237,6 +198,7 @@ def _truth_of(injection: Injection, magnification: float) -> dict[str, float]:
         "source_radius": source.radius,
         "magnification": magnification,
     }
+    return truth if injection.galaxy is None else truth | {SOURCE_ID: injection.galaxy}
 
 
 def _random_numbers(seed: int, identifier: str, trial: int) -> np.random.Generator:

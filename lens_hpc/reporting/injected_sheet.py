@@ -9,7 +9,8 @@ from matplotlib.patheffects import withStroke
 
 from lens_hpc import layout
 from lens_hpc.dataset.dataset import Dataset
-from lens_hpc.reporting.pictures import ScaleBar, composite, draw_bar, scale_bar
+from lens_hpc.reporting.composites import composite
+from lens_hpc.reporting.pictures import ScaleBar, draw_bar, scale_bar
 
 EXAMPLES = 12
 EXAMPLES_A_ROW = 2

@@ -1,16 +1,16 @@
 """Trials painted on their hosts, part by part, in worker processes."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from lens_hpc.packing.injection_recipe import InjectionRecipe
-from lens_hpc.packing.painting import Painted, Painter
+from lens_hpc.packing.painting import ArcTrial, Painter
 from lens_hpc.selection.grid import Trials
 from lens_hpc.selection.hosts import HostReader, Hosts
 from lens_hpc.workers import make_pool
@@ -26,27 +26,11 @@ class PaintedTrials(NamedTuple):
     """(B, bands, height, width), as the dataset's."""
     masks: np.ndarray
     """(B, height, width) bool: where the arc stands out."""
-    truth: list[dict[str, float]]
-
-
-class PaintsCutouts(Protocol):
-    """What painting a trial needs of a painter."""
-
-    def paint(
-        self,
-        cutout: np.ndarray,
-        identifier: str,
-        catalogue: Mapping[str, Any],
-        trial: int = 0,
-        einstein_radius: float | None = None,
-        source_magnitude: float | None = None,
-    ) -> Painted:
-        """Paint an arc on a cutout (bands, height, width)."""
-        ...
+    truth: list[dict[str, Any]]
 
 
 def paint_trials(
-    painter: PaintsCutouts, reader: HostReader, trials: Trials, numbers: np.ndarray
+    painter: Painter, reader: HostReader, trials: Trials, numbers: np.ndarray
 ) -> PaintedTrials:
     """Paint the trials of these numbers."""
     hosts = reader.hosts
@@ -54,14 +38,12 @@ def paint_trials(
     cutouts = reader.read("images", of_trials)
     painted = []
     for cutout, host, number in zip(cutouts, of_trials, numbers.tolist(), strict=True):
-        one = painter.paint(
-            cutout,
-            str(hosts.ids[host]),
-            hosts.painted_by[host],
-            trial=number,
+        trial = ArcTrial(
+            number=number,
             einstein_radius=float(trials.einstein_radius[number]),
             source_magnitude=float(trials.source_magnitude[number]),
         )
+        one = painter.paint(cutout, str(hosts.ids[host]), hosts.painted_by[host], trial)
         painted.append(one)
     return PaintedTrials(
         images=np.stack([one.pixels for one in painted]),

@@ -30,6 +30,7 @@ from lens_hpc.logs import logger
 from lens_hpc.packing.injection_recipe import InjectionRecipe, load_recipe
 from lens_hpc.packing.painting import Painter
 from lens_hpc.packing.psf_stamps import stamp_checksums
+from lens_hpc.packing.source_galaxies import check_galaxies, galaxies_crc32
 from lens_hpc.predicting.models import Models, check_suits, load_models
 from lens_hpc.predicting.score_files import fingerprint_of
 from lens_hpc.process import torch_unchanged
@@ -135,6 +136,7 @@ def _prepare(asked: Asked) -> _Task:
     dataset = Dataset(asked.hosts)
     check_suits(models, dataset.manifest.kind, asked.allow)
     Painter(recipe, dataset.manifest)  # for its errors
+    check_galaxies(recipe, dataset.manifest)
 
     hosts = find_hosts(asked.hosts, recipe)
     asked.cut.check(asked.hosts, len(hosts))
@@ -144,6 +146,7 @@ def _prepare(asked: Asked) -> _Task:
         "hosts_crc32": manifest_crc32(asked.hosts),
         "recipe": recipe.model_dump(mode="json"),
         "stamps": stamp_checksums(recipe.psf, dataset.manifest.bands, hosts.painted_by),
+        "galaxies_crc32": galaxies_crc32(recipe.sources),
         "einstein_radius": asked.grid.einstein_radius,
         "source_magnitude": asked.grid.source_magnitude,
         "trials": asked.trials,

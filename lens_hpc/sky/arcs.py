@@ -10,8 +10,6 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from lens_hpc.sky.deflection import Lens
 from lens_hpc.sky.rays import SPLIT, Grid, Source, shoot_rays
 
-FARTHEST_RADII = 6.0
-"""So many radii around a source are painted at least, for its flux to be whole."""
 MASK_SIGMAS = 1.0
 SAME_COLOR = 9
 """Sources' shares in two bands that agree in so many digits are taken for the same."""
@@ -82,8 +80,7 @@ def _reach(lens: Lens, sources: Sequence[Source]) -> float:
     # The deflection of an ellipsoid is at most about theta_e / sqrt(q).
     deflection = lens.theta_e / math.sqrt(lens.q)
     extents = [
-        math.hypot(source.x - lens.x, source.y - lens.y) + FARTHEST_RADII * source.radius
-        for source in sources
+        math.hypot(source.x - lens.x, source.y - lens.y) + source.reach for source in sources
     ]
     return math.hypot(lens.x, lens.y) + (deflection + max(extents)) / (1 - shear)
 

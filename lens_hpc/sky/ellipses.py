@@ -70,7 +70,7 @@ def measure_ellipse(cutout: np.ndarray, psf: np.ndarray | None = None) -> Ellips
         star = _adaptive_moments(np.tensordot(weights, psf, 1))
         if star is not None:
             covariance = _take_off(covariance, star.covariance)
-    return Ellipse(moments.x, moments.y, *_axes(covariance))
+    return Ellipse(moments.x, moments.y, *axes_of(covariance))
 
 
 def _weights(cutout: np.ndarray) -> np.ndarray:
@@ -140,8 +140,8 @@ def _take_off(covariance: np.ndarray, psf: np.ndarray) -> np.ndarray:
     return axes @ np.diag(np.maximum(variances, least)) @ axes.T
 
 
-def _axes(covariance: np.ndarray) -> tuple[float, float]:
-    """Return the axis ratio and the position angle of the major axis."""
+def axes_of(covariance: np.ndarray) -> tuple[float, float]:
+    """Return the axis ratio of a covariance (2, 2), and the position angle of its major axis."""
     variances, axes = np.linalg.eigh(covariance)
     major = axes[:, 1]
     q = math.sqrt(variances[0] / variances[1])

@@ -1,7 +1,7 @@
 """What is painted upon a real galaxy: a mass that follows its light, and a source behind it."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +9,18 @@ import numpy as np
 from lens_hpc.errors import UserError
 from lens_hpc.sky.deflection import Lens, einstein_radius, velocity_dispersion
 from lens_hpc.sky.ellipses import measure_ellipse
-from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, ValueLaw
-from lens_hpc.sky.light import Light
+from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, SourceValue, ValueLaw
 from lens_hpc.sky.luminosity import draw_velocity_dispersion
+from lens_hpc.sky.pictured_source import Picture
+from lens_hpc.sky.rays import Source
+from lens_hpc.sky.sources import (
+    SourceGalaxies,
+    SourceGalaxy,
+    draw_discs,
+    draw_magnitudes,
+    draw_value,
+    place_picture,
+)
 
 MOST_ATTEMPTS = 1000
 # Masses are never flatter than this, nor quite round, as in `sky.lenses`.
@@ -19,11 +28,6 @@ FLATTEST = 0.5
 ROUNDEST = 0.98
 # With coordinates of double precision no wider core is needed, arcsec.
 CORE_ARCSEC = 1e-6
-# A clump's half-light radius (arcsec), by how many magnitudes it is fainter than the disc, and how
-# far clumps scatter (sigma, in radii of the disc): those of `sky.lenses`.
-CLUMP_RADIUS = (0.04, 0.08)
-CLUMP_FAINTER = (1.5, 3.0)
-CLUMP_SCATTER = 0.6
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Injection(NamedTuple):
     """A lens and its source, before they are painted."""
 
     lens: Lens
-    sources: tuple[Light, ...]
-    """The disc first, then its clumps. Their magnitudes stand in `magnitudes`."""
+    sources: tuple[Source, ...]
+    """The disc first, then its clumps; or a galaxy. Their magnitudes stand in `magnitudes`."""
     magnitudes: np.ndarray
     """AB magnitude of each source in each band, before lensing, (sources, bands)."""
     z_lens: float
@@ -59,9 +63,11 @@ class Injection(NamedTuple):
     z_source: float
     sigma_v: float
     """That of an isothermal sphere of the Einstein radius, km/s; NaN where z_lens is."""
+    galaxy: str | None
+    """Id of the real galaxy that is the source; None for a disc."""
 
     def source_magnitudes(self) -> np.ndarray:
-        """Return the magnitude of disc and clumps together in each band, (bands,)."""
+        """Return the magnitude of all sources together in each band, (bands,)."""
         return -2.5 * np.log10((10 ** (-0.4 * self.magnitudes)).sum(axis=0))
 
 
@@ -81,48 +87,73 @@ def measure_light(
     return HostGalaxy(ellipse.x * pixel_scale, ellipse.y * pixel_scale, ellipse.q, ellipse.phi)
 
 
+class _Pair(NamedTuple):
+    """A mass and a source behind it, before their shapes are drawn."""
+
+    theta_e: float
+    z_lens: float
+    z_source: float
+    galaxy: SourceGalaxy | None
+    """None for a disc."""
+    picture: Picture | None
+    """That of the galaxy."""
+
+
 def draw_injection(
     rng: np.random.Generator,
     host: HostGalaxy,
     deflector: DeflectorLaw,
     sources: SourceLaw,
     bands: tuple[str, ...],
+    galaxies: SourceGalaxies | None = None,
 ) -> Injection:
-    """Draw a mass for a host and a source behind it.
+    """Draw a mass for a host and a source behind it: a disc, or one of the `galaxies`.
 
-    Raise CannotLensError where no Einstein radius lies between the bounds of the law, and UserError
-    where the law needs of the host what is not known.
+    A galaxy whose picture shows none is passed over. Raise CannotLensError where no Einstein radius
+    lies between the bounds of the law, and UserError where the law needs of the host what is not
+    known.
     """
-    theta_e, z_lens, z_source = _draw_einstein_radius(rng, host, deflector, sources.z)
-    lens = _draw_mass(rng, host, deflector, theta_e)
-    disc = _draw_disc(rng, lens, sources)
-    lights, fainter = _draw_clumps(rng, disc, sources.clumps)
+    pair = _draw_pair(rng, host, deflector, sources.z, galaxies)
+    lens = _draw_mass(rng, host, deflector, pair.theta_e)
+    if pair.picture is None:
+        drawn = draw_discs(rng, lens, sources)
+    else:
+        drawn = place_picture(rng, lens, sources, pair.picture)
 
-    # The magnitude is that of disc and clumps together, and all are of one colour.
-    shares = 10 ** (-0.4 * fainter)
-    share_magnitudes = -2.5 * np.log10(shares / shares.sum())
-    magnitudes = share_magnitudes[:, None] + _draw_magnitudes(rng, sources, bands)
+    # The magnitude is that of all together, and all are of one colour.
+    share_magnitudes = -2.5 * np.log10(drawn.shares)
+    magnitudes = share_magnitudes[:, None] + draw_magnitudes(rng, sources, pair.galaxy, bands)
 
-    sigma_v = velocity_dispersion(theta_e, z_lens, z_source) if math.isfinite(z_lens) else math.nan
-    return Injection(lens, lights, magnitudes, z_lens, z_source, sigma_v)
+    z_lens, z_source = pair.z_lens, pair.z_source
+    sigma_v = math.nan
+    if math.isfinite(z_lens):
+        sigma_v = velocity_dispersion(pair.theta_e, z_lens, z_source)
+    name = pair.galaxy.name if pair.galaxy else None
+    return Injection(lens, drawn.lights, magnitudes, z_lens, z_source, sigma_v, name)
 
 
-def _draw_einstein_radius(
-    rng: np.random.Generator, host: HostGalaxy, law: DeflectorLaw, source_z: ValueLaw
-) -> tuple[float, float, float]:
-    """Return an Einstein radius, the redshift of the lens and that of the source."""
+def _draw_pair(
+    rng: np.random.Generator,
+    host: HostGalaxy,
+    law: DeflectorLaw,
+    source_z: SourceValue,
+    galaxies: SourceGalaxies | None,
+) -> _Pair:
+    """Draw an Einstein radius, the redshift of the lens, and a source that lies behind it."""
     for _ in range(MOST_ATTEMPTS):
         z_lens = law.z_lens.draw(rng) if isinstance(law.z_lens, ValueLaw) else host.z
-        z_source = source_z.draw(rng)
+        galaxy = galaxies.draw(rng) if galaxies else None
+        z_source = draw_value(rng, source_z, galaxy)
         if not z_lens < z_source and math.isfinite(z_lens):
             continue
-        if law.einstein_radius:
-            return law.einstein_radius.draw(rng), z_lens, z_source
+        theta_e = _draw_einstein_radius(rng, host, law, z_lens, z_source)
+        if theta_e is None:
+            continue
 
-        sigma_v = _draw_sigma_v(rng, host, law, z_lens)
-        theta_e = einstein_radius(sigma_v, z_lens, z_source)
-        if law.within[0] <= theta_e <= law.within[1]:
-            return theta_e, z_lens, z_source
+        # A picture is looked at only where the galaxy would be taken.
+        picture = galaxy.picture() if galaxy else None
+        if galaxy is None or picture is not None:
+            return _Pair(theta_e, z_lens, z_source, galaxy, picture)
 
     raise CannotLensError(
         f"none of {MOST_ATTEMPTS} draws gave a galaxy of z = {host.z:.3g}, velocity dispersion "
@@ -130,6 +161,16 @@ def _draw_einstein_radius(
         f"{law.within[0]:g} to {law.within[1]:g} arcsec and a source behind it; "
         "choose heavier hosts, or change deflector.within or sources.z"
     )
+
+
+def _draw_einstein_radius(
+    rng: np.random.Generator, host: HostGalaxy, law: DeflectorLaw, z_lens: float, z_source: float
+) -> float | None:
+    """Return an Einstein radius; None where that of the host is beyond the law's bounds."""
+    if law.einstein_radius:
+        return law.einstein_radius.draw(rng)
+    theta_e = einstein_radius(_draw_sigma_v(rng, host, law, z_lens), z_lens, z_source)
+    return theta_e if law.within[0] <= theta_e <= law.within[1] else None
 
 
 def _draw_sigma_v(
@@ -168,51 +209,3 @@ def _draw_mass(
         gamma_2=shear * math.sin(2 * angle),
         core=CORE_ARCSEC,
     )
-
-
-def _draw_disc(rng: np.random.Generator, lens: Lens, law: SourceLaw) -> Light:
-    """Draw the disc of a source, anywhere in a circle around the lens's centre."""
-    distance = law.within * lens.theta_e * math.sqrt(rng.uniform())
-    angle = rng.uniform(0, 2 * math.pi)
-    return Light(
-        x=lens.x + distance * math.cos(angle),
-        y=lens.y + distance * math.sin(angle),
-        q=law.q.draw(rng),
-        phi=rng.uniform(0, math.pi),
-        n=law.n.draw(rng),
-        radius=law.radius.draw(rng),
-        mag_i=math.nan,
-        color_gi=math.nan,
-    )
-
-
-def _draw_clumps(
-    rng: np.random.Generator, disc: Light, number: tuple[int, int]
-) -> tuple[tuple[Light, ...], np.ndarray]:
-    """Return a disc with its clumps, and by how many magnitudes each is fainter than the disc."""
-    lights = [disc]
-    fainter = [0.0]
-    scatter = CLUMP_SCATTER * disc.radius
-    for _ in range(rng.integers(number[0], number[1] + 1)):
-        clump = replace(
-            disc,
-            x=disc.x + rng.normal(0, scatter),
-            y=disc.y + rng.normal(0, scatter),
-            q=1.0,
-            n=0.5,
-            radius=rng.uniform(*CLUMP_RADIUS),
-        )
-        lights.append(clump)
-        fainter.append(rng.uniform(*CLUMP_FAINTER))
-    return tuple(lights), np.array(fainter)
-
-
-def _draw_magnitudes(
-    rng: np.random.Generator, law: SourceLaw, bands: tuple[str, ...]
-) -> np.ndarray:
-    """Return the magnitude of a source in each band, (bands,)."""
-    magnitude = law.magnitude.draw(rng)
-    # Drawn in the order of the law, whichever bands there are.
-    colors = {band: color.draw(rng) for band, color in law.colors.items()}
-    colors[law.band] = 0.0
-    return np.array([magnitude + colors[band] for band in bands])

@@ -3,14 +3,14 @@
 It imports neither torch nor caustics, so that settings can be checked at once.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import yaml
 from pydantic import Field, model_validator
 from scipy.special import ndtr, ndtri
 
-from lens_hpc.settings import Settings
+from lens_hpc.settings import FilePath, Settings
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -20,6 +20,7 @@ class ValueLaw(Settings):
     """How a quantity is distributed: exactly one of fixed, uniform, normal and power."""
 
     is_one_value = True
+    _laws: ClassVar[tuple[str, ...]] = ("fixed", "uniform", "normal", "power")
 
     fixed: float | None = None
     """Always this value."""
@@ -34,9 +35,9 @@ class ValueLaw(Settings):
 
     @model_validator(mode="after")
     def _is_one_law(self) -> "ValueLaw":
-        laws = [self.fixed, self.uniform, self.normal, self.power]
-        if sum(law is not None for law in laws) != 1:
-            raise ValueError("give exactly one of fixed, uniform, normal and power")
+        *names, last = self._laws
+        if sum(getattr(self, name) is not None for name in self._laws) != 1:
+            raise ValueError(f"give exactly one of {', '.join(names)} and {last}")
         if self.within and not self.normal:
             raise ValueError("within cuts off a normal distribution; give normal: [mean, sigma]")
 
@@ -102,6 +103,15 @@ def _draw_power(rng: np.random.Generator, slope: float, low: float, high: float)
     return (low**exponent + share * (high**exponent - low**exponent)) ** (1 / exponent)
 
 
+class SourceValue(ValueLaw):
+    """How a quantity of sources is distributed, or which column of source galaxies has it."""
+
+    _laws = (*ValueLaw._laws, "column")
+
+    column: str | None = None
+    """Feature or kept column of the galaxies."""
+
+
 class DeflectorLaw(Settings):
     """How heavy the hosts are, and of what shape: a singular isothermal ellipsoid and shear."""
 
@@ -145,17 +155,24 @@ class DeflectorLaw(Settings):
 
 
 class SourceLaw(Settings):
-    """What lies behind the hosts: discs with star-forming clumps."""
+    """What lies behind the hosts: discs with star-forming clumps, or pictures of real galaxies."""
 
-    z: ValueLaw
+    z: SourceValue
     """Redshift: {fixed: 2}, {uniform: [1, 3]}, {normal: [2, 0.5], within: [1, 4]}, or a power law,
-    {power: [slope, low, high]}. So are all that follow but band, clumps and within."""
-    magnitude: ValueLaw
-    """AB magnitude in `band`, before lensing, of the disc and its clumps together."""
+    {power: [slope, low, high]}, as magnitude, colors, radius, n and q are, too. With galaxies,
+    {column: NAME} is the value of the galaxy that was drawn."""
+    magnitude: SourceValue
+    """AB magnitude in `band`, before lensing, of the whole source."""
     band: str
     """The reference band, one of the dataset's."""
-    colors: dict[str, ValueLaw] = Field(default={})
+    colors: dict[str, SourceValue] = Field(default={})
     """For each other band, the magnitude in it less that in the reference band."""
+    galaxies: FilePath | None = None
+    """Packed dataset of galaxies that are the sources, any row a source that is not labelled a
+    lens: what stands out of the noise and hangs together with the middle, turned at random. Their
+    own PSF is lensed with them, so that they must be deconvolved, or far sharper than the hosts."""
+    galaxies_band: str | None = None
+    """Band of the galaxies' pictures; null: the mean of all their bands."""
     radius: ValueLaw = ValueLaw(uniform=(0.12, 0.35))
     """Half-light radius of the disc, arcsec."""
     n: ValueLaw = ValueLaw(fixed=1.0)
@@ -180,6 +197,30 @@ class SourceLaw(Settings):
             problems.append("clumps must be [smallest, largest]")
         if self.band in self.colors:
             problems.append(f"colors must not name the reference band, {self.band}")
+        problems += self._problems_of_galaxies()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _problems_of_galaxies(self) -> list[str]:
+        """Return which settings do not go with pictures of galaxies, or without."""
+        if self.galaxies is None:
+            problems = [
+                f"{{column: {name}}} needs galaxies that have it" for name in self.columns()
+            ]
+            if self.galaxies_band is not None:
+                problems.append("galaxies_band needs galaxies")
+            return problems
+
+        of_discs = ("radius", "n", "q", "clumps")
+        fields = type(self).model_fields
+        idle = [name for name in of_discs if getattr(self, name) != fields[name].default]
+        if not idle:
+            return []
+        return [f"{', '.join(idle)}: galaxies have shapes of their own; leave it out"]
+
+    def columns(self) -> list[str]:
+        """Return the columns of the source galaxies that it reads, each once."""
+        values = [self.z, self.magnitude, *self.colors.values()]
+        names = [value.column for value in values if value.column is not None]
+        return list(dict.fromkeys(names))

@@ -34,6 +34,8 @@ GRADIENT_CORE = 0.1
 CUSP_WINDOW_STEPS = 2.5
 CUSP_WINDOW_SIGMAS = 5
 CUSP_RINGS = 256
+# So many half-light radii around its centre a light is painted at least, for its flux to be whole.
+FARTHEST_RADII = 6.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Light:
     opening: float = 0.0
     """Above 0: only a segment of the ring, around its major axis, with a Gaussian end of that angle
     (sigma, radians) on either side."""
+
+    @property
+    def reach(self) -> float:
+        """From the centre: farther out is next to no light."""
+        return FARTHEST_RADII * self.radius
 
     def flux(self, bands: Sequence[str]) -> torch.Tensor:
         """Return the total flux in each band, before lensing, (bands,)."""

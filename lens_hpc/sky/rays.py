@@ -51,6 +51,10 @@ class Source(Protocol):
     def radius(self) -> float:
         """Half-light radius, arcsec."""
 
+    @property
+    def reach(self) -> float:
+        """From the centre: farther out is next to no light, arcsec."""
+
     def brightness(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the surface brightness at (x, y) for a total flux of 1, 1/arcsec^2."""
 

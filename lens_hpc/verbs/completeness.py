@@ -1,7 +1,7 @@
 """completeness: which lenses a run would have found, of those painted on one's own galaxies."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from lens_hpc.packing.injection_recipe import InjectionRecipe
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath, SplitName, WordOrPath
 from lens_hpc.settings import Settings as BaseSettings
@@ -39,6 +40,8 @@ Edges = Annotated[tuple[FiniteFloat, ...], Field(min_length=2, max_length=101)]
 
 class Settings(BaseSettings):
     """Settings of `lens-hpc completeness`."""
+
+    kind_of_recipe: ClassVar[type[BaseSettings] | None] = InjectionRecipe
 
     targets: tuple[FilePath, ...]
     """Runs that score, several as one ensemble, whose first keeps the result; and last the packed

@@ -1,13 +1,14 @@
 """inject: paint lensed sources on the galaxies of a packed dataset."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PositiveInt, model_validator
 
 from lens_hpc.packing.injection_recipe import InjectionRecipe, load_recipe
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
+from lens_hpc.settings import Settings as BaseSettings
 
 if TYPE_CHECKING:
     from lens_hpc.packing.injecting import Injected
@@ -30,6 +31,16 @@ OF_BANDS = ("psf", "zero_point", "gain")
 class Settings(InjectionRecipe):
     """Settings of `lens-hpc inject`: what the recipe's file says, unless it is said here."""
 
+    kind_of_recipe: ClassVar[type[BaseSettings] | None] = InjectionRecipe
+    shown_first: ClassVar[tuple[str, ...]] = (
+        "output",
+        "recipe",
+        "share",
+        "others",
+        "seed",
+        "known",
+    )
+
     dataset: FilePath
     """Packed dataset with the hosts."""
     output: FilePath
@@ -43,8 +54,14 @@ class Settings(InjectionRecipe):
     @model_validator(mode="before")
     @classmethod
     def _read_recipe(cls, given: Any) -> Any:
-        if "recipe" not in given:
-            return given
+        recipe = given.get("recipe")
+        if not isinstance(recipe, str | Path):
+            if given.keys() & InjectionRecipe.model_fields.keys():
+                return given
+            raise ValueError(
+                "recipe: missing; give recipe=FILE with the survey's PSF, deflectors and sources, "
+                "such as configs/inject/hsc_wide.yaml"
+            )
         changes: dict[str, Any] = {}
         for key in given.keys() & InjectionRecipe.model_fields.keys():
             if key in OF_BANDS and isinstance(given[key], dict):
@@ -52,7 +69,7 @@ class Settings(InjectionRecipe):
                 changes |= {f"{key}.{band}": value for band, value in given[key].items()}
             else:
                 changes[key] = given[key]
-        read = load_recipe(Path(given["recipe"]), changes)
+        read = load_recipe(Path(recipe), changes)
         return given | {key: getattr(read, key) for key in InjectionRecipe.model_fields}
 
 

@@ -1,5 +1,8 @@
 """A small survey of galaxies to paint on, and the recipe of the arcs."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,13 @@ def write_recipe(file: Path, **changes: Any) -> Path:
     """Write the recipe, but for what is another one."""
     file.write_text(yaml.safe_dump(RECIPE | changes))
     return file
+
+
+@contextmanager
+def workers_that_are_threads(_processes: int) -> Iterator[ThreadPoolExecutor]:
+    """To start processes, each of which imports torch, takes longer than to paint."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 def galaxy(rng: np.random.Generator, noise: float = SKY) -> np.ndarray:
@@ -94,3 +104,74 @@ def pack_galaxies(folder: Path, rows: int = 40, **recipe: Any) -> Path:
     """Write a survey of galaxies and pack it."""
     survey = write_galaxies(folder / "s", rows, **recipe)
     return pack_survey(survey, folder / "d")
+
+
+def pack_pictures(folder: Path, rows: int = 40) -> Path:
+    """Write the same galaxies as pictures of 8 bits, and pack them."""
+    survey = write_galaxies(folder / "s", rows, dtype="uint8")
+    for file in survey.glob("*.npy"):
+        np.save(file, (50 + 30 * np.load(file)).clip(0, 255).astype(np.uint8))
+    return pack_survey(survey, folder / "d")
+
+
+def write_sources(folder: Path, rows: int = 12, **recipe: Any) -> Path:
+    """Write a survey of sharp galaxies to be sources.
+
+    The first has no light, the second no redshift, the third is labelled a lens.
+    """
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(11)
+    table = pd.DataFrame(
+        {
+            "id": [f"source{row:02d}" for row in range(rows)],
+            "is_lens": [{2: "1", 4: "0"}.get(row, "") for row in range(rows)],
+            "part": ["test" if row % 3 == 0 else "train" for row in range(rows)],
+            "photo_z": ["1.9", "", *(f"{1 + row / 20:.2f}" for row in range(2, rows))],
+            "mag": [f"{23 + row / 10:.1f}" for row in range(rows)],
+            "blue": [f"{row / 10:.1f}" for row in range(rows)],
+            "kind": ["spiral"] * rows,
+        }
+    )
+    table.to_csv(folder / "catalogue.csv", index=False)
+    axis = np.arange(48) - 23.5
+    for row, name in enumerate(table["id"]):
+        radius = np.hypot(axis[:, None], axis) / (2 + row / 3)
+        bands = np.array([0.0 if row == 0 else 1.0, 3.0 + row])[:, None, None]
+        light = (row > 0) * np.exp(-radius) * bands
+        image = (light + rng.normal(0, SKY, light.shape)).astype(np.float32)
+        np.save(folder / f"{name}.npy", image)
+
+    layout: dict[str, Any] = {
+        "name": "sources",
+        "catalogue": "catalogue.csv",
+        "columns": {
+            "id": "id",
+            "label": "is_lens",
+            "features": ["photo_z"],
+            "keep": ["mag", "blue", "kind"],
+            "split": "part",
+        },
+        "images": "{id}.npy",
+        "bands": ["f606w", "f814w"],
+        "pixel_scale": 0.05,
+        "units": "electrons per second",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(layout | recipe))
+    return folder
+
+
+def pack_sources(folder: Path, rows: int = 12, **recipe: Any) -> Path:
+    """Write the galaxies that are to be sources, and pack them."""
+    survey = write_sources(folder / "sources", rows, **recipe)
+    return pack_survey(survey, folder / "galaxies")
+
+
+def sources_of(galaxies: Path) -> dict[str, Any]:
+    """Return the law of sources that are these galaxies."""
+    return {
+        "galaxies": str(galaxies),
+        "z": {"column": "photo_z"},
+        "band": "i",
+        "magnitude": {"column": "mag"},
+        "colors": {"g": {"column": "blue"}},
+    }

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from lens_hpc.errors import UserError
-from lens_hpc.packing import hosts as module
 from lens_hpc.packing.hosts import open_hosts
-from tests.packing.injections import pack_galaxies, recipe_of
+from tests.packing.injections import pack_galaxies, pack_pictures, recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -91,39 +90,8 @@ def test_what_does_not_fit_the_dataset_is_refused(
         open_hosts(packed, recipe_of(**changes))
 
 
-# ---- pixels that are no fluxes ----
-
-
-def pictures(stretched: np.ndarray) -> list[np.ndarray]:
-    """Return 20 cutouts of whole numbers from 0 to 255."""
-    return [np.clip(np.round(picture), 0, 255) for picture in stretched]
-
-
 def test_8_bits_are_refused_and_may_be_assumed_to_be_linear(tmp_path: Path) -> None:
-    packed = pack_galaxies(tmp_path, dtype="float32")
-    hosts = open_hosts(packed, recipe_of())
-    manifest = hosts.manifest.model_copy(update={"dtype": "uint8"})
-    with pytest.raises(UserError, match=r"have 8 bits, .* pixels=assume_linear"):
-        module._refuse_pictures(hosts._replace(manifest=manifest))
-
-
-def test_8_bit_pictures_stored_as_floats_are_known() -> None:
-    rng = np.random.default_rng(0)
-    # With a common peak, and without one.
-    noise = rng.normal(60, 30, (20, 3, 32, 32))
-    assert "256 different values" in module._reason_against_fluxes(pictures(noise * 2))
-    divided = [picture / 255 for picture in pictures(noise)]
-    assert "different values" in module._reason_against_fluxes(divided)
-
-
-def test_stretched_pictures_are_known_by_their_common_end() -> None:
-    rng = np.random.default_rng(0)
-    stretched = np.clip(rng.normal(0.5, 0.3, (20, 3, 32, 32)), 0, 1)
-    assert "end at 1 in most cutouts" in module._reason_against_fluxes([*stretched])
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_fluxes_are_fluxes(dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    fluxes = rng.normal(0.5, 0.3, (20, 3, 32, 32)).astype(dtype)
-    assert module._reason_against_fluxes([*fluxes]) == ""
+    packed = pack_pictures(tmp_path)
+    with pytest.raises(UserError, match=r"have 8 bits, .* arc cannot .* pixels=assume_linear"):
+        open_hosts(packed, recipe_of())
+    assert open_hosts(packed, recipe_of(pixels="assume_linear")).total() == 36

@@ -3,13 +3,8 @@
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +18,21 @@ from lens_hpc.packing import painted_parts
 from lens_hpc.packing.injecting import Injected, inject
 from lens_hpc.reporting.breakdown import choose_columns
 from tests.conftest import call, pack_survey
-from tests.kills import files_of
+from tests.kills import UNDISTURBED, files_of, kill_and_restart
 from tests.packing.injections import (
     BANDS,
     SIZE,
     pack_galaxies,
+    pack_pictures,
+    pack_sources,
     recipe_of,
+    sources_of,
+    workers_that_are_threads,
     write_galaxies,
     write_recipe,
 )
 
 KILLS = 50 if "LENS_HPC_LONG" in os.environ else 3
-
-
-@contextmanager
-def workers_that_are_threads(_processes: int) -> Iterator[ThreadPoolExecutor]:
-    """To start processes, each of which imports torch, takes longer than all else here."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)
@@ -187,10 +179,7 @@ def test_the_manifest_tells_how_it_was_painted(packed: Path, injected: Injected)
 
 
 def test_pictures_may_be_assumed_to_be_linear(tmp_path: Path) -> None:
-    survey = write_galaxies(tmp_path / "s", rows=20, dtype="uint8")
-    for file in survey.glob("*.npy"):
-        np.save(file, (50 + 30 * np.load(file)).clip(0, 255).astype(np.uint8))
-    packed = pack_survey(survey, tmp_path / "d")
+    packed = pack_pictures(tmp_path, rows=20)
     with pytest.raises(UserError, match="have 8 bits"):
         inject_into(packed, tmp_path / "o")
 
@@ -214,6 +203,40 @@ def test_hosts_that_cannot_be_lenses_are_neither(packed: Path, tmp_path: Path) -
     lightest = table.groupby("label")["sigma_v"].min()
     assert lightest[0] > 270
     assert lightest[1] > 270
+
+
+# ---- sources that are real galaxies ----
+
+
+def test_arcs_of_galaxies_are_told_with_their_ids(packed: Path, tmp_path: Path) -> None:
+    galaxies = pack_sources(tmp_path)
+    catalogue = table_of(galaxies)
+    injected = inject_into(packed, tmp_path / "o", sources=sources_of(galaxies))
+    truth = pd.read_parquet(tmp_path / "o" / "truth.parquet")
+    assert len(truth) == injected.painted == 8
+    assert truth["source_id"].nunique() > 3
+    rows = catalogue.loc[truth["source_id"]].reset_index(drop=True)
+    np.testing.assert_allclose(truth["z_source"], rows["photo_z"].astype(float), rtol=1e-6)
+    np.testing.assert_allclose(truth["source_mag_i"], rows["mag"].astype(float))
+    colours = truth["source_mag_g"] - truth["source_mag_i"]
+    np.testing.assert_allclose(colours, rows["blue"].astype(float), atol=1e-9)
+
+    # An id is nothing to break an evaluation down by.
+    assert "source_id" not in choose_columns(Dataset(injected.output)["train"], ["einstein_radius"])
+    call("verify", injected.output)
+
+
+def test_galaxies_that_were_packed_anew_are_other_ones(packed: Path, tmp_path: Path) -> None:
+    sources = sources_of(pack_sources(tmp_path))
+    inject_into(packed, tmp_path / "o", sources=sources)
+    inject_into(packed, tmp_path / "o", sources=sources)
+
+    # The same recipe and folder, but what lies there is another dataset.
+    shutil.rmtree(tmp_path / "galaxies")
+    shutil.rmtree(tmp_path / "sources")
+    pack_sources(tmp_path, rows=9)
+    with pytest.raises(UserError, match="of another recipe"):
+        inject_into(packed, tmp_path / "o", sources=sources)
 
 
 # ---- the same bytes ----
@@ -316,7 +339,7 @@ def command(packed: Path, output: Path, recipe: Path, processes: int) -> list[st
 
 @pytest.mark.slow
 def test_one_two_and_three_processes_write_the_same_bytes(packed: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "r.yaml")
+    recipe = write_recipe(tmp_path / "r.yaml", sources=sources_of(pack_sources(tmp_path)))
     for processes in (1, 2, 3):
         line = command(packed, tmp_path / f"by-{processes}", recipe, processes)
         subprocess.run(line, check=True, capture_output=True)
@@ -330,32 +353,9 @@ def test_one_two_and_three_processes_write_the_same_bytes(packed: Path, tmp_path
 def test_killed_at_any_instant_the_same_line_goes_on(packed: Path, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    rng = random.Random(seed)
     recipe = write_recipe(tmp_path / "r.yaml")
-    undisturbed = tmp_path / "undisturbed"
-    began = time.monotonic()
-    subprocess.run(command(packed, undisturbed, recipe, 2), check=True, capture_output=True)
-    seconds = time.monotonic() - began
-    expected = files_of(undisturbed)
-
-    output, kills = tmp_path / "o", KILLS
-    while True:
-        line = command(packed, output, recipe, 2)
-        process = subprocess.Popen(
-            line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        try:
-            patience = rng.uniform(0.3, 1.02) * seconds if kills else None
-            _, errors = process.communicate(timeout=patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills -= 1
-            continue
-
-        assert process.returncode == 0, errors.decode()
-        assert files_of(output) == expected
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "r.yaml", "undisturbed"]
-        shutil.rmtree(output)
-        if not kills:
-            break
+    output = tmp_path / "o"
+    undisturbed = command(packed, output.with_name(UNDISTURBED), recipe, 2)
+    kill_and_restart(undisturbed, command(packed, output, recipe, 2), output, KILLS, seed)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["o", "r.yaml", UNDISTURBED]

@@ -10,7 +10,7 @@ from astropy.io import fits
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.packing.arc_facts import flux_ratio, magnitudes, noise_of, signal_to_noise
-from lens_hpc.packing.painting import NEGLIGIBLE, Painted, Painter, add_arc, calibration
+from lens_hpc.packing.painting import NEGLIGIBLE, ArcTrial, Painted, Painter, add_arc
 from lens_hpc.sky.injection import CannotLensError
 from lens_hpc.sky.psf import moffat_stamp
 from tests.packing.injections import BANDS, SIZE, SKY, ZERO_POINT, galaxy, pack_galaxies, recipe_of
@@ -33,8 +33,8 @@ def cutout() -> np.ndarray:
     return galaxy(np.random.default_rng(3))
 
 
-def paint(painter: Painter, cutout: np.ndarray, name: str = "a", **options: Any) -> Painted:
-    return painter.paint(cutout, name, CATALOGUE, **options)
+def paint(painter: Painter, cutout: np.ndarray, name: str = "a", **trial: Any) -> Painted:
+    return painter.paint(cutout, name, CATALOGUE, ArcTrial(**trial))
 
 
 def test_the_same_id_and_trial_give_the_same_bytes(painter: Painter, cutout: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def test_the_same_id_and_trial_give_the_same_bytes(painter: Painter, cutout: np.
     assert first.pixels.tobytes() == again.pixels.tobytes()
     assert first.truth == again.truth
 
-    others = [paint(painter, cutout, "b"), paint(painter, cutout, trial=1)]
+    others = [paint(painter, cutout, "b"), paint(painter, cutout, number=1)]
     assert len({first.truth["einstein_radius"], *(o.truth["einstein_radius"] for o in others)}) == 3
 
 
@@ -137,33 +137,6 @@ def test_contrast_is_that_within_two_einstein_radii() -> None:
     assert ratio[0] == 0.25
     assert np.isnan(ratio[1])
     assert np.isnan(magnitudes(np.array([0.0]), np.array([27.0]))).all()
-
-
-# ---- what the recipe and the dataset must say ----
-
-
-@pytest.mark.parametrize(
-    ("changes", "of_dataset", "said"),
-    [
-        ({}, {"zero_point": {}}, "zero_point: that of g, i is unknown; give zero_point.g="),
-        ({}, {"gain": {"g": 5.0, "i": None}}, "gain: that of i is unknown"),
-        ({}, {"gain": {"g": 5.0, "i": -1.0}}, "gain: that of i is not above 0"),
-        ({"psf": {"g": 0.8}}, {}, "psf: says nothing of i, bands of the hosts; it has g"),
-        ({"sources": {"z": {"fixed": 2.0}, "band": "i", "magnitude": {"fixed": 24.0}}}, {}, "of g"),
-    ],
-)
-def test_what_is_not_known_is_told(
-    manifest: Manifest, changes: dict[str, Any], of_dataset: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(UserError, match=said):
-        calibration(recipe_of(**changes), manifest.model_copy(update=of_dataset))
-
-
-def test_the_recipe_says_what_the_dataset_does_not(manifest: Manifest) -> None:
-    recipe = recipe_of(zero_point={"g": 30.0}, gain={"i": 7.0})
-    zero_points, gains = calibration(recipe, manifest)
-    assert zero_points.tolist() == [30.0, 27.0]
-    assert gains.tolist() == [2000.0, 7.0]
 
 
 # ---- stamps ----

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from lens_hpc import verbs
 from lens_hpc.dataset.dataset import Dataset
+from lens_hpc.dataset.verdict import manifest_crc32
 from lens_hpc.errors import UserError
 from lens_hpc.packing.painting import Painter
 from lens_hpc.reporting.figures import Draw
@@ -17,6 +19,7 @@ from lens_hpc.selection import painted, selection_function, written
 from lens_hpc.selection.hosts import HostReader
 from lens_hpc.selection.painted import PaintedTrials, Painting, paint_trials
 from lens_hpc.selection.written import Completeness
+from tests.packing.injections import pack_sources, sources_of
 from tests.selection.conftest import Case
 
 GRID = ("einstein_radius=[0.6,1,1.6]", "source_magnitude=[22,24,26]", "trials=4", "batch_size=7")
@@ -96,6 +99,21 @@ def test_the_threshold_is_that_of_the_rate_among_the_hosts(case: Case, here: lis
     assert cells["found"].sum() == result.trials["found"].sum()
     assert cells["few_trials"].all()
     assert "4 of 4 cells have fewer than 20 trials" in result.text
+
+
+def test_sources_may_be_real_galaxies_with_the_magnitudes_of_the_grid(
+    case: Case, here: list[int], tmp_path: Path
+) -> None:
+    recipe = yaml.safe_load(case.recipe.read_text())
+    recipe["sources"] = sources_of(pack_sources(tmp_path)) | {"band": "r"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = measure(case._replace(recipe=tmp_path / "recipe.yaml"), "fpr=0.3", "name=galaxies")
+
+    trials = result.trials
+    np.testing.assert_allclose(trials["source_mag_r"], trials["source_magnitude"])
+    assert trials["source_id"].str.startswith("source").all()
+    assert trials["source_id"].nunique() > 2
+    assert result.record["galaxies_crc32"] == manifest_crc32(tmp_path / "galaxies")
 
 
 @pytest.mark.slow

@@ -35,6 +35,10 @@ class Disc:
     def radius(self) -> float:
         return self.edge / math.sqrt(2)
 
+    @property
+    def reach(self) -> float:
+        return self.edge
+
     def brightness(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         is_inside = (x - self.x) ** 2 + (y - self.y) ** 2 < self.edge**2
         return is_inside.double() / (math.pi * self.edge**2)

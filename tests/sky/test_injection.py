@@ -1,8 +1,11 @@
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from lens_hpc.errors import UserError
 from lens_hpc.sky.camera import Camera
@@ -14,19 +17,20 @@ from lens_hpc.sky.injection import (
     draw_injection,
     measure_light,
 )
-from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, ValueLaw
+from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, SourceValue, ValueLaw
 from lens_hpc.sky.light import Light
+from lens_hpc.sky.pictured_source import Picture, PicturedSource, cut_out_galaxy
 from lens_hpc.sky.psf import moffat_stamp, pad_stamps
-from tests.sky.components import light
+from tests.sky.components import draw_picture, light
 
 BANDS = ("g", "r", "i")
 HOST = HostGalaxy(x=0.05, y=-0.1, q=0.7, phi=0.4, z=0.5, sigma_v=260.0, magnitude=19.0)
 FROM_DISPERSION = DeflectorLaw(sigma_v="vdisp", z_lens="z")
 SOURCES = SourceLaw(
-    z=ValueLaw(normal=(2, 0.5), within=(0.3, 4)),
-    magnitude=ValueLaw(normal=(24.4, 0.7)),
+    z=SourceValue(normal=(2, 0.5), within=(0.3, 4)),
+    magnitude=SourceValue(normal=(24.4, 0.7)),
     band="i",
-    colors={"g": ValueLaw(fixed=0.5), "r": ValueLaw(normal=(0.2, 0.1))},
+    colors={"g": SourceValue(fixed=0.5), "r": SourceValue(normal=(0.2, 0.1))},
 )
 
 
@@ -141,7 +145,7 @@ def test_the_mass_follows_the_light_and_the_source_lies_near_it() -> None:
 
 
 def test_disc_and_clumps_together_have_the_magnitude_and_the_color_of_the_law() -> None:
-    sources = SOURCES.model_copy(update={"magnitude": ValueLaw(fixed=24.0), "clumps": (2, 4)})
+    sources = SOURCES.model_copy(update={"magnitude": SourceValue(fixed=24.0), "clumps": (2, 4)})
     for seed in range(20):
         drawn = draw(seed, sources=sources)
         assert 3 <= len(drawn.sources) == len(drawn.magnitudes) <= 5
@@ -201,3 +205,92 @@ def test_the_same_numbers_give_the_same_arc() -> None:
     assert one.lens == same.lens
     assert [source.x for source in one.sources] == [source.x for source in same.sources]
     assert one.lens != other.lens
+
+
+# ---- sources that are real galaxies ----
+
+
+class Galaxy(NamedTuple):
+    """A row of a catalogue, with a picture unless its size is 0."""
+
+    name: str
+    values: dict[str, float]
+
+    def value(self, column: str) -> float:
+        return self.values[column]
+
+    def picture(self) -> Picture | None:
+        size = self.values["size"]
+        if not size:
+            return None
+        return cut_out_galaxy(draw_picture([light(radius=size)], 0.05, 61), 0.05)
+
+
+class Galaxies:
+    """Redshift, magnitude, colour and size all tell which row it is."""
+
+    def __init__(self, blank: bool = False) -> None:
+        self.rows = [
+            Galaxy(f"s{row}", {"z": 0.2 * row, "mag": 24 + row, "g_i": row, "size": 0.1 + row / 50})
+            for row in range(10)
+        ]
+        for row in self.rows[6:] if blank else []:
+            row.values["size"] = 0.0
+
+    def draw(self, rng: np.random.Generator) -> Galaxy:
+        return self.rows[rng.integers(10)]
+
+
+OF_GALAXIES = SourceLaw(
+    z=SourceValue(column="z"),
+    magnitude=SourceValue(column="mag"),
+    band="i",
+    colors={"g": SourceValue(column="g_i"), "r": SourceValue(fixed=0.1)},
+    galaxies=Path("galaxies"),
+)
+
+
+def draw_galaxies(seed: int, galaxies: Galaxies, law: SourceLaw = OF_GALAXIES) -> Injection:
+    deflector = DeflectorLaw(einstein_radius=ValueLaw(fixed=1.0), z_lens="z")
+    rng = np.random.default_rng(seed)
+    return draw_injection(rng, HOST, deflector, law, BANDS, galaxies)
+
+
+def test_redshift_magnitude_colour_and_picture_are_of_one_galaxy() -> None:
+    galaxies = Galaxies()
+    drawn = [draw_galaxies(seed, galaxies) for seed in range(60)]
+    # Those behind the host, z = 0.5, all of them.
+    assert {one.galaxy for one in drawn} == {f"s{row}" for row in range(3, 10)}
+    for one in drawn:
+        assert one.galaxy is not None
+        row = int(one.galaxy[1:])
+        assert one.z_source == pytest.approx(0.2 * row)
+        np.testing.assert_allclose(one.source_magnitudes(), [24 + 2 * row, 24.1 + row, 24 + row])
+        [source] = one.sources
+        picture = galaxies.rows[row].picture()
+        assert picture is not None
+        assert source.radius == picture.radius
+        assert math.hypot(source.x - one.lens.x, source.y - one.lens.y) <= 0.7
+
+
+def test_galaxies_are_turned_by_any_angle() -> None:
+    galaxies = Galaxies()
+    angles = []
+    for seed in range(200):
+        [source] = draw_galaxies(seed, galaxies).sources
+        assert isinstance(source, PicturedSource)
+        angles.append(source.angle / (2 * math.pi))
+    assert kstest(angles, "uniform").pvalue > 1e-6
+
+
+def test_a_galaxy_without_a_picture_is_passed_over() -> None:
+    drawn = [draw_galaxies(seed, Galaxies(blank=True)).galaxy for seed in range(30)]
+    assert {*drawn} == {"s3", "s4", "s5"}
+
+
+def test_a_magnitude_of_ones_own_goes_before_the_catalogue() -> None:
+    law = OF_GALAXIES.model_copy(update={"magnitude": SourceValue(fixed=22.5)})
+    drawn = draw_galaxies(0, Galaxies(), law)
+    assert drawn.galaxy is not None
+    expected = [22.5 + int(drawn.galaxy[1:]), 22.6, 22.5]
+    np.testing.assert_allclose(drawn.source_magnitudes(), expected)

@@ -6,7 +6,7 @@ from scipy.stats import kstest, norm, truncnorm
 
 from lens_hpc.errors import UserError
 from lens_hpc.settings import dump, load
-from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, ValueLaw
+from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, SourceValue, ValueLaw
 
 # A right law fails a test by chance less often than this.
 CHANCE = 1e-6
@@ -42,7 +42,7 @@ def test_a_power_law_has_its_slope(slope: float) -> None:
 @pytest.mark.parametrize(
     ("law", "told"),
     [
-        ("{}", "exactly one of fixed, uniform, normal and power"),
+        ("{}", "exactly one of fixed, uniform, normal, power and column"),
         ("{fixed: 1, uniform: [1, 2]}", "exactly one of fixed"),
         ("{uniform: [1, 2], within: [1, 2]}", "within cuts off a normal distribution"),
         ("{uniform: [2, 1]}", "low bound 2 must not lie above the high one, 1"),
@@ -89,10 +89,11 @@ def test_a_deflector_that_says_too_little_is_refused(settings: dict[str, Any], t
 
 def test_laws_are_read_back_as_they_were_written(tmp_path: Any) -> None:
     law = SourceLaw(
-        z=ValueLaw(normal=(2, 0.5), within=(1, 4)),
-        magnitude=ValueLaw(power=(3, 22, 26)),
+        z=SourceValue(normal=(2, 0.5), within=(1, 4)),
+        magnitude=SourceValue(power=(3, 22, 26)),
         band="i",
-        colors={"g": ValueLaw(fixed=0.4)},
+        colors={"g": SourceValue(column="g_i")},
+        galaxies=tmp_path / "galaxies",
     )
     file = tmp_path / "law.yaml"
     file.write_text(dump(law))
@@ -103,3 +104,34 @@ def test_the_columns_of_a_deflector_are_those_that_it_reads() -> None:
     law = DeflectorLaw(sigma_v="vdisp", magnitude="mag_i", z_lens="z")
     assert law.columns() == ["vdisp", "mag_i", "z"]
     assert DeflectorLaw(einstein_radius=ValueLaw(fixed=1)).columns() == []
+
+
+def source_law(**changes: Any) -> SourceLaw:
+    law = {"z": {"fixed": 2}, "magnitude": {"fixed": 24}, "band": "i"}
+    return load(SourceLaw, values=law | changes)
+
+
+def test_the_columns_of_source_galaxies_are_named_once() -> None:
+    colors = {"g": {"column": "g_i"}, "r": {"column": "z"}}
+    law = source_law(galaxies="cosmos", z={"column": "z"}, colors=colors)
+    assert law.columns() == ["z", "g_i"]
+    assert source_law().columns() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"z": {"column": "z"}}, "{column: z} needs galaxies that have it"),
+        ({"galaxies_band": "i"}, "galaxies_band needs galaxies"),
+        (
+            {"galaxies": "cosmos", "n": {"fixed": 2}, "clumps": [0, 0]},
+            "n, clumps: galaxies have shapes of their own; leave it out",
+        ),
+        ({"galaxies": "cosmos", "z": {"column": "z", "fixed": 2}}, "z: give exactly one of fixed"),
+        ({"galaxies": "cosmos", "radius": {"column": "size"}}, "radius.column = size: unknown"),
+    ],
+)
+def test_galaxies_and_discs_are_not_mixed(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        source_law(**changes)
+    assert told in str(error.value)

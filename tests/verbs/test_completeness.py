@@ -24,7 +24,7 @@ def read(*words: str, targets: list[Path] | None = None) -> Any:
     [
         (["einstein_radius=[1,0.5]"], "edges must ascend: got 1, 0.5"),
         (["einstein_radius=[0,1]"], "greater than 0"),
-        (["source_magnitude=[22]"], "at least 2 items"),
+        (["source_magnitude=[22]"], "at least 2 values"),
         (["source_magnitude=[22,22]"], "edges must ascend"),
         (["threshold=1", "fpr=0.1"], "threshold and fpr cannot both decide what is found"),
         (["inspect=100", "survey_size=100"], "inspect must be less than survey_size"),

@@ -41,7 +41,7 @@ def test_a_recipe_is_needed(tmp_path: Path) -> None:
 
 
 def test_help_tells_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inject", "--help"]) == 0
+    assert cli.main(["inject", "--help", "all"]) == 0
     told = capsys.readouterr().out
     for key in (
         "recipe",
