@@ -219,11 +219,11 @@ def main(options: dict[str, int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kills := options.get("kills"):
-            from tests.kills import kill_and_restart
+            from tests.kills import kill_and_restart_pack
 
             survey = write_survey(folder / "survey", 3000, "npy")
             settings = ("shard_mib=12", "processes=2")
-            ends = kill_and_restart(survey, folder / "d", settings, kills, seed=0)
+            ends = kill_and_restart_pack(survey, folder / "d", settings, kills, seed=0)
             print(
                 f"{kills} kills at random instants; {ends} times it came to its end, "
                 "each time with the same bytes"

@@ -1,4 +1,4 @@
-"""Kill `pack` at random instants and start it again.
+"""Kill a command at random instants and start it again.
 
 A test uses this with few rounds, a benchmark with many.
 """
@@ -13,6 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+UNDISTURBED = "undisturbed"
+"""Name of the folder of a run that is not killed."""
+
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below a folder, by relative name."""
@@ -21,31 +24,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def kill_and_restart(
-    survey: Path, output: Path, overrides: Sequence[str], kills: int, seed: int
+    undisturbed: Sequence[str], command: Sequence[str], output: Path, kills: int, seed: int
 ) -> int:
-    """Start the same `pack` again and again, with `kills` SIGKILLs at random instants.
+    """Start the same command again and again, with `kills` SIGKILLs at random instants.
 
-    Each kill ends all processes of the packing. Whenever one comes to its end, its output must be,
-    byte for byte, that of an undisturbed run; it is then removed, so that the next start begins
-    from nothing. Return how often one came to its end.
+    `command` writes the folder `output`, and `undisturbed` one beside it that is called
+    UNDISTURBED. Each kill ends all processes of the command. Whenever it comes to its end, its
+    output must be, byte for byte, that of the undisturbed run; it is then removed, so that the next
+    start begins from nothing. Return how often it came to its end.
     """
     rng = random.Random(seed)
-    undisturbed = output.with_name("undisturbed")
     began = time.monotonic()
-    subprocess.run(_command(survey, undisturbed, overrides), check=True, capture_output=True)
+    subprocess.run(undisturbed, check=True, capture_output=True)
     seconds = time.monotonic() - began
-    expected = files_of(undisturbed)
+    expected = files_of(output.with_name(UNDISTURBED))
 
     ends = 0
     while True:
         began = time.monotonic()
         process = subprocess.Popen(
-            _command(survey, output, overrides),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
-        patience = rng.uniform(0.5, 1.02) * seconds if kills else None
+        patience = rng.uniform(0.3, 1.02) * seconds if kills else None
         try:
             _, errors = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
@@ -66,6 +66,14 @@ def kill_and_restart(
         shutil.rmtree(output)
 
 
-def _command(survey: Path, output: Path, overrides: Sequence[str]) -> list[str]:
+def kill_and_restart_pack(
+    survey: Path, output: Path, overrides: Sequence[str], kills: int, seed: int
+) -> int:
+    """Do that to a `pack`, and return how often it came to its end."""
+    undisturbed = _pack(survey, output.with_name(UNDISTURBED), overrides)
+    return kill_and_restart(undisturbed, _pack(survey, output, overrides), output, kills, seed)
+
+
+def _pack(survey: Path, output: Path, overrides: Sequence[str]) -> list[str]:
     program = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml")]
     return [*program, f"source={survey}", f"output={output}", *overrides]

@@ -17,7 +17,7 @@ from lens_hpc.packing.plan import make_plan
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.settings import load
 from tests.conftest import call, pack_survey, write_survey
-from tests.kills import files_of, kill_and_restart
+from tests.kills import files_of, kill_and_restart_pack
 
 LARGE = ("shard_mib=1", "splits={train: 0.8, test: 0.2}")
 ONE_SHARD = ("shard_mib=1", "splits={train: 1.0}")
@@ -117,7 +117,7 @@ def test_shards_of_another_recipe_or_a_changed_source_are_made_anew(
 
 @pytest.mark.slow
 def test_killed_at_any_instant_it_ends_with_the_same_bytes(tmp_path: Path, large: Path) -> None:
-    assert kill_and_restart(large, tmp_path / "d", LARGE, kills=10, seed=0) >= 1
+    assert kill_and_restart_pack(large, tmp_path / "d", LARGE, kills=10, seed=0) >= 1
 
 
 def test_a_shard_without_a_good_row_is_left_out(tmp_path: Path) -> None:
