@@ -29,6 +29,8 @@ def read_recipe(settings: PredictSettings) -> PackSettings | None:
             f"{survey}: is neither a packed dataset nor the file of a recipe; the survey comes "
             "last: lens-hpc predict RUN RECIPE source=DIR output=DIR"
         )
+    if settings.truth:
+        raise UserError(f"truth: {survey} is a recipe; only of an injected dataset it is known")
     if settings.source is None:
         raise UserError(f"source: which folder holds the catalogue and images of {survey}?")
 
@@ -40,10 +42,12 @@ def read_recipe(settings: PredictSettings) -> PackSettings | None:
     return recipe.model_copy(update={"columns": columns})
 
 
-def open_in_place(recipe: PackSettings | None, survey: Path) -> SurveyToScore | None:
+def open_in_place(
+    recipe: PackSettings | None, survey: Path, with_truth: bool
+) -> SurveyToScore | None:
     """Open a survey that is read as it lies; None for mosaics, whose rows are sorted first."""
     if recipe is None:
-        return PackedSurvey(survey)
+        return PackedSurvey(survey, with_truth)
     if recipe.mosaics is None:
         return ImageSurvey(recipe, recipe.source)
     return None

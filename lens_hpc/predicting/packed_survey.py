@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lens_hpc import layout
 from lens_hpc.dataset.dataset import Dataset
-from lens_hpc.dataset.kept_columns import read_kept_columns
+from lens_hpc.dataset.kept_columns import read_kept_columns, read_truth_columns
 from lens_hpc.dataset.manifest import ShardRecord
 from lens_hpc.dataset.positions import find_position_columns, positions_of
 from lens_hpc.dataset.split import Split
@@ -38,12 +38,16 @@ class _Shard(NamedTuple):
 class PackedSurvey:
     """The rows of all splits of a packed dataset.
 
-    Raises UserError for a folder that is none, and for a shard that is not as it was packed, as
-    far as its header and its size tell.
+    `with_truth`: columns of what was painted stand beside those that were kept. Raises UserError
+    for a folder that is no dataset, for one without a truth that is asked for, and for a shard that
+    is not as it was packed, as far as its header and its size tell.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_truth: bool = False) -> None:
         self.dataset = Dataset(folder)
+        self._tables = (layout.KEPT_COLUMNS, layout.TRUTH) if with_truth else (layout.KEPT_COLUMNS,)
+        if with_truth and layout.TRUTH not in self.dataset.manifest.files:
+            raise UserError(f"truth: {folder} has no {layout.TRUTH}; it needs an injected dataset")
         self.kind = self.dataset.manifest.kind
         shards = [shard for split in self.dataset.values() for shard in _shards_of(split)]
         named = sorted((_part_name(shard), shard) for shard in shards)
@@ -52,15 +56,24 @@ class PackedSurvey:
 
     def _part(self, name: str, shard: _Shard) -> SurveyPart:
         """Return what a shard is as a part; its checksums identify it."""
-        kept = self.dataset.manifest.files.get(layout.KEPT_COLUMNS)
-        crc32 = [shard.record.crc32, "" if kept is None else kept.crc32]
+        crc32 = [shard.record.crc32]
+        for table in self._tables:
+            record = self.dataset.manifest.files.get(table)
+            crc32.append("" if record is None else record.crc32)
         fingerprint = hashlib.sha256(" ".join(crc32).encode()).hexdigest()
         return SurveyPart(name, shard.record.rows, shard.record.bytes, fingerprint)
 
     @cached_property
     def _kept(self) -> pd.DataFrame:
-        """The kept columns of all rows, by id."""
-        return read_kept_columns(self.dataset.path, self.dataset.manifest)
+        """The kept columns, and the truth where it is asked for, by id."""
+        kept = read_kept_columns(self.dataset.path, self.dataset.manifest)
+        if layout.TRUTH not in self._tables:
+            return kept
+        # Masks are no values of a table.
+        truth = read_truth_columns(self.dataset.path, self.dataset.manifest)
+        values = truth.select_dtypes(exclude=pd.ArrowDtype(pa.binary()))
+        taken = {name: f"{name}_truth" for name in values.columns.intersection(kept.columns)}
+        return kept.join(values.rename(columns=taken), how="outer")
 
     def rows(self, part: int) -> PartRows:
         """Return the rows of a shard."""

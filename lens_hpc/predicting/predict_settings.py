@@ -1,7 +1,7 @@
 """The settings of a prediction."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -10,6 +10,18 @@ from lens_hpc.settings import FilePath, Settings, WordOrPath
 
 class PredictSettings(Settings):
     """Settings of `lens-hpc predict`."""
+
+    shown_first: ClassVar[tuple[str, ...]] = (
+        "output",
+        "source",
+        "recipe",
+        "prevalence",
+        "tta",
+        "candidates",
+        "on_bad",
+        "dry_run",
+        "processes",
+    )
 
     targets: tuple[FilePath, ...]
     """Runs that score, several as one ensemble, and last the survey: a recipe of mosaics, image
@@ -31,6 +43,14 @@ class PredictSettings(Settings):
     quarter turns."""
     candidates: NonNegativeInt = 1000
     """Highest scores that get a packed dataset of their own, OUTPUT/candidates."""
+    random: NonNegativeInt = 0
+    """Candidates that are drawn by chance among all others that have a score: graded with the top,
+    they tell how many lenses the whole survey has, without bias."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of that draw: another one draws others."""
+    truth: bool = False
+    """Of an injected dataset: what was painted, such as einstein_radius, stands beside the scores,
+    empty for what was not painted; as NAME_truth where a column NAME was kept, too."""
     on_bad: Literal["error", "skip"] = "error"
     """What a tile or shard does that cannot be read, when all others are scored: end as an error,
     to be mended and scored by the same line, or give all its objects the reason."""

@@ -115,7 +115,7 @@ def predict_survey(settings: PredictSettings) -> Prediction | None:
 def _prepare(settings: PredictSettings) -> _Task:
     models = load_models(settings.runs, settings.weights, settings.code, settings.prevalence)
     recipe = read_recipe(settings)
-    survey = open_in_place(recipe, settings.survey)
+    survey = open_in_place(recipe, settings.survey, settings.truth)
     if survey is None:
         assert recipe is not None
         assert recipe.size is not None
@@ -270,7 +270,7 @@ def _finish(task: _Task, survey: SurveyToScore) -> dict[str, Any] | None:
         logger.info("%d of %d parts are with other tasks", len(unfinished), len(survey.parts))
         return None
     with held(output, file=_lock(output, "finish"), patient=True):
-        return finish_output(output, survey, task.record, task.settings.candidates)
+        return finish_output(output, survey, task.record, task.settings)
 
 
 def _describe(accelerator: Accelerator, task: _Task) -> Prediction | None:

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lens_hpc import files, layout
-from lens_hpc.predicting.candidates import best_rows, write_candidates
+from lens_hpc.predicting.candidates import write_candidates
+from lens_hpc.predicting.chosen_rows import RANK, candidate_rows
+from lens_hpc.predicting.predict_settings import PredictSettings
 from lens_hpc.predicting.score_files import damage_named
 from lens_hpc.predicting.survey import SurveyPart, SurveyToScore
 from lens_hpc.texts import printable
@@ -26,23 +28,26 @@ HISTOGRAM_EDGES = np.arange(-30, 30.5, 0.5)
 """Of logits; what lies outside is counted in the first and last bin."""
 REASONS_SHOWN = 20
 BEST_SHOWN = 5
+RANDOM_WANTED = "random_wanted"
 
 
 def finish_output(
-    output: Path, survey: SurveyToScore, record: dict[str, Any], candidates: int
+    output: Path, survey: SurveyToScore, record: dict[str, Any], settings: PredictSettings
 ) -> dict[str, Any]:
     """Write the candidates and, last, the summary, unless both are there; return the summary."""
-    wanted = {"parts_sha256": _digest(survey.parts), "candidates_wanted": candidates}
-    before = _read_summary(output)
+    wanted = {"parts_sha256": _digest(survey.parts), "candidates_wanted": settings.candidates}
+    wanted[RANDOM_WANTED] = [settings.random, settings.seed] if settings.random else None
+    # Summaries of earlier versions know of no random ones.
+    before = {RANDOM_WANTED: None} | _read_summary(output)
     if all(before.get(key) == value for key, value in wanted.items()):
         return before
 
     _remove_strays(output, survey.parts)
     scored = [layout.scores_file(output, part.name) for part in survey.parts]
-    best = best_rows(scored, candidates)
-    _put_candidates(output, survey, best, record)
+    chosen = candidate_rows(scored, settings.candidates, settings.random, settings.seed)
+    _put_candidates(output, survey, chosen, record)
 
-    summary = {**wanted, **_count(scored), "best": _describe_best(best)}
+    summary = {**wanted, **_count(scored), "best": _describe_best(chosen)}
     summary |= {"parts": len(survey.parts), "packages": package_versions(), **record}
     files.write_text(output / layout.SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
@@ -72,11 +77,11 @@ def _remove_strays(output: Path, parts: Sequence[SurveyPart]) -> None:
 
 
 def _put_candidates(
-    output: Path, survey: SurveyToScore, best: pa.Table, record: dict[str, Any]
+    output: Path, survey: SurveyToScore, chosen: pa.Table, record: dict[str, Any]
 ) -> None:
     folder = output / layout.CANDIDATES
-    if len(best):
-        write_candidates(folder, survey, best, record)
+    if len(chosen):
+        write_candidates(folder, survey, chosen, record)
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -136,7 +141,8 @@ def _true(column: pa.Array) -> int:
     return int(column.to_numpy(zero_copy_only=False).sum())
 
 
-def _describe_best(best: pa.Table) -> list[dict[str, Any]]:
+def _describe_best(chosen: pa.Table) -> list[dict[str, Any]]:
+    best = chosen.filter(chosen[RANK].is_valid())
     return best.slice(0, BEST_SHOWN).select(["id", "logit", "probability"]).to_pylist()
 
 

@@ -18,6 +18,10 @@ EXAMPLE = (
     "lens-hpc predict runs/demo data/demo/sky/recipe.yaml source=data/demo/sky "
     "output=data/demo/scored"
 )
+PROCESSES = (
+    "Processes to start on this machine, one a GPU; without GPUs they share the cores. For several "
+    "machines: accelerate launch."
+)
 
 
 def run(settings: Settings) -> "Prediction | None":

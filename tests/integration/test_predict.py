@@ -110,6 +110,7 @@ def predict(folder: Path, output: str, **settings: object) -> Prediction:
         output=folder / output,
         batch_size=16,
         candidates=20,
+        random=15,
         **settings,
     )
 
@@ -174,15 +175,21 @@ def test_a_packed_survey_has_the_same_scores(folder: Path, alone: dict[str, byte
 
 def test_candidates_are_the_highest_scores(folder: Path, alone: dict[str, bytes]) -> None:
     scores = pd.read_parquet(folder / "alone/scores").dropna(subset="logit")
-    best = scores.sort_values(["logit", "id"], ascending=[False, True]).head(20)
+    scores = scores.sort_values(["logit", "id"], ascending=[False, True])
     candidates = Dataset(folder / "alone/candidates")["candidates"]
-    assert list(candidates.ids()) == list(best["id"])
+    assert list(candidates.ids()[:20]) == list(scores["id"][:20])
+
+    # Then some of all others.
+    others = scores["id"][20:]
+    assert set(candidates.ids()[20:]) <= set(others)
+    assert candidates.kept_columns()["inclusion_probability"].iloc[20:].eq(15 / len(others)).all()
 
     # Their pixels are what was scored.
     batch = candidates[:]
     logits = Finder.load(folder / "run").score(batch.images, batch.features)
-    np.testing.assert_allclose(logits, best["logit"], atol=1e-5)
-    np.testing.assert_allclose(candidates.kept_columns()["logit"], best["logit"], rtol=1e-6)
+    found = scores.set_index("id")["logit"][candidates.ids()]
+    np.testing.assert_allclose(logits, found, atol=1e-5)
+    np.testing.assert_allclose(candidates.kept_columns()["logit"], found, rtol=1e-6)
 
 
 def test_tasks_in_any_order_make_the_same_bytes(folder: Path, alone: dict[str, bytes]) -> None:
@@ -207,6 +214,7 @@ def test_processes_make_the_same_bytes_and_go_on_after_kills(
         f"output={output}",
         "batch_size=16",
         "candidates=20",
+        "random=15",
     ]
 
     began = time.monotonic()

@@ -3,14 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.errors import UserError
+from lens_hpc.packing import painted_parts
 from lens_hpc.packing.image_formats import BadCutoutError
+from lens_hpc.packing.injecting import inject
+from lens_hpc.predicting.opening import read_recipe
 from lens_hpc.predicting.packed_survey import PackedSurvey
+from lens_hpc.predicting.predict_settings import PredictSettings
 from lens_hpc.predicting.survey import SurveyToScore
 from tests.conftest import pack_survey, write_survey
+from tests.packing.injections import pack_galaxies, recipe_of, workers_that_are_threads
 
 ROWS = 600
 KEEP = "columns.keep=[RA_deg,dec,note,tile]"
@@ -96,6 +103,42 @@ def test_positions_and_kept_columns_come_along(packed: Path) -> None:
         assert table["RA_deg"].to_pylist() == [0.5 * row for row in rows]
         assert table["note"].to_pylist() == [f"note {row}" for row in rows]
         assert table["column_tile"].to_pylist() == [f"T{row % 3}" for row in rows]
+
+
+def test_the_truth_of_painted_rows_comes_along_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(painted_parts, "workers", workers_that_are_threads)
+    hosts = pack_galaxies(tmp_path, rows=20)
+    injected = inject(hosts, tmp_path / "o", recipe_of(), processes=1)
+    expected = pd.read_parquet(injected.output / "truth.parquet").set_index("id")
+
+    survey = PackedSurvey(injected.output, with_truth=True)
+    tables = [survey.rows(part).table for part in range(len(survey.parts))]
+    found = pa.concat_tables(tables).to_pandas().set_index("id")
+    assert len(found) > len(expected)
+    painted = found.loc[expected.index]
+    for name in ("einstein_radius", "arc_snr_i", "host_id"):
+        pd.testing.assert_series_equal(painted[name], expected[name], check_dtype=False)
+        assert found.drop(expected.index)[name].isna().all()
+    # The hosts' own column stays what it was.
+    hosts_own = Dataset(hosts).to_pandas().set_index("id")["sigma_v"]
+    assert (found["sigma_v"] == hosts_own[found.index]).all()
+    pd.testing.assert_series_equal(
+        painted["sigma_v_truth"], expected["sigma_v"], check_dtype=False, check_names=False
+    )
+    assert "arc_mask" not in found
+
+    without = PackedSurvey(injected.output)
+    assert "einstein_radius" not in without.rows(0).table.column_names
+    assert without.parts[0].fingerprint != survey.parts[0].fingerprint
+    with pytest.raises(UserError, match=r"truth: .* has no truth\.parquet; it needs an injected"):
+        PackedSurvey(hosts, with_truth=True)
+
+    recipe = tmp_path / "s" / "recipe.yaml"
+    asked = PredictSettings(targets=(tmp_path, recipe), output=tmp_path / "p", truth=True)
+    with pytest.raises(UserError, match=r"truth: .* is a recipe; only of an injected dataset"):
+        read_recipe(asked)
 
 
 def test_all_parts_have_tables_of_one_kind(packed: Path) -> None:
