@@ -137,6 +137,9 @@ class Loss(Settings):
     """Distance that labels are moved towards each other: 0.1 makes them 0.05 and 0.95."""
     focal_gamma: NonNegativeFloat = 2.0
     """Exponent of the focal loss: the larger, the less weight easy samples have."""
+    soft_labels: bool = True
+    """Train against the soft labels and by the weights that rows of the dataset have, such as those
+    that were graded; false: against their labels alone, all of the same weight."""
 
 
 class Optim(Settings):
@@ -228,6 +231,8 @@ class Resume(Settings):
 
 
 MODEL_OF_OLDER_RUNS = {"feature_scaling": "minmax", "missing_indicator": False}
+LOSS_OF_OLDER_RUNS = {"soft_labels": False}
+OLDER_RUNS: dict[str, dict[str, Any]] = {"model": MODEL_OF_OLDER_RUNS, "loss": LOSS_OF_OLDER_RUNS}
 """What a config.yaml in a run means that lacks these keys, which have another default now."""
 
 
@@ -235,6 +240,34 @@ class Train(Settings):
     """Settings of `lens-hpc train`."""
 
     not_in_files: ClassVar[frozenset[str]] = frozenset({"code"})
+    shown_first: ClassVar[tuple[str, ...]] = (
+        "run",
+        "data.dataset",
+        "augment.engine",
+        "model.inputs",
+        "model.backbone",
+        "model.weights",
+        "optim.lr",
+        "train.epochs",
+        "train.global_batch_size",
+        "train.micro_batch_size",
+        "train.precision",
+        "train.seed",
+        "resume.allow",
+        "processes",
+    )
+    example: ClassVar[str] = """
+run: runs/first
+data:
+  dataset: data/shards
+augment:
+  engine: torch
+model:
+  backbone: resnet50
+train:
+  epochs: 30
+  global_batch_size: 128
+"""
 
     run: FilePath
     """Folder of the run: its config, metrics and weights."""
@@ -256,10 +289,15 @@ class Train(Settings):
     def _read_older_runs(cls, tree: Any, info: ValidationInfo) -> Any:
         """Let the file of a run mean what it meant to the version that wrote it."""
         file = (info.context or {}).get("file")
-        model = tree.get("model", {}) if isinstance(tree, dict) else None
-        if file and _is_of_run(file) and isinstance(model, dict):
-            return {**tree, "model": MODEL_OF_OLDER_RUNS | model}
-        return tree
+        if not (file and _is_of_run(file) and isinstance(tree, dict)):
+            return tree
+        groups = {name: tree.get(name, {}) for name in OLDER_RUNS}
+        older = {
+            name: OLDER_RUNS[name] | group
+            for name, group in groups.items()
+            if isinstance(group, dict)
+        }
+        return tree | older
 
 
 def _is_of_run(file: Path) -> bool:

@@ -79,6 +79,7 @@ WITHOUT_THE_KEY: dict[str, Any] = {
     "loss.positive_weight": 1.0,
     "loss.label_smoothing": 0.0,
     "loss.focal_gamma": 2.0,
+    "loss.soft_labels": False,
     "optim.lr": 0.002,
     "optim.weight_decay": 0.0001,
     "optim.backbone_lr_factor": 1.0,

@@ -120,25 +120,27 @@ def read_row_hashes(file: Path) -> RowHashes | None:
     )
 
 
-def find_seen_rows(rows: RowHashes, trained: RowHashes) -> SeenRows:
+def find_seen_rows(
+    rows: RowHashes, trained: RowHashes, within_arcsec: float = SAME_PLACE_ARCSEC
+) -> SeenRows:
     """Say which rows are among those that a run was trained on.
 
-    Positions are the same within SAME_PLACE_ARCSEC.
+    Positions are the same within `within_arcsec`.
     """
     return SeenRows(
         by_id=np.isin(rows.ids, trained.ids),
         by_pixels=np.isin(rows.pixels, trained.pixels),
-        by_position=_are_near(rows.positions, trained.positions),
+        by_position=_are_near(rows.positions, trained.positions, within_arcsec),
     )
 
 
-def _are_near(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _are_near(positions: np.ndarray, others: np.ndarray, within_arcsec: float) -> np.ndarray:
     is_near = np.zeros(len(positions), dtype=bool)
     known = np.isfinite(positions).all(axis=1)
     others = others[np.isfinite(others).all(axis=1)]
     if not known.any() or not len(others):
         return is_near
 
-    _, separations = find_nearest(positions[known], others, SAME_PLACE_ARCSEC)
+    _, separations = find_nearest(positions[known], others, within_arcsec)
     is_near[known] = np.isfinite(separations)
     return is_near

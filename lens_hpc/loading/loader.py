@@ -99,8 +99,8 @@ class Filler:
 
         rest = buffer.rest.first(len(rows))
         self.samples.read_images(rows, stored)
-        self.samples.read_rest(rows, rest["features"], rest["labels"])
-        rest["weights"].copy_(torch.from_numpy(share.weights))
+        self.samples.read_rest(rows, rest["features"], rest["labels"], rest["weights"])
+        rest["weights"] *= torch.from_numpy(share.weights)
 
         if not self.prepares:
             for name, drawn in self.samples.draw(epoch, share.draws).items():

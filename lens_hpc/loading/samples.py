@@ -35,6 +35,7 @@ class Samples:
     say what it sees of the features: for images alone they are read as zeros, and may be other ones
     than in training.
     With `verify`, every block of rows is checked against its checksum before it is first read.
+    With `soft_labels`, rows that have a soft label are trained against it, by their weight.
 
     Raises UserError when the split is of another kind than the training's, or does not suit the
     augmentation, or when the training lacks the statistics that `image_scale` needs.
@@ -48,6 +49,7 @@ class Samples:
         augmentation: Augmentation | None = None,
         model: config.Model = DEFAULT_MODEL,
         verify: bool = False,
+        soft_labels: bool = False,
     ) -> None:
         features = model.inputs != "image"
         check_same_kind(split.manifest.kind, manifest.kind, features)
@@ -66,6 +68,7 @@ class Samples:
         self.feature_width = feature_width(model, manifest)
         self.scale_features = FeatureScaler(model, manifest) if features else None
         self.verify = verify
+        self.soft_labels = soft_labels
         self.image_scale = image_scale
         self.statistics = manifest.statistics
 
@@ -112,8 +115,14 @@ class Samples:
         out_bytes = out.view(torch.uint8).view(len(rows), -1)
         torch.index_select(self._row_views, 0, offsets, out=out_bytes)
 
-    def read_rest(self, rows: np.ndarray, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Read inputs of features and the labels of these rows: (B, feature_width) and (B,)."""
+    def read_rest(
+        self,
+        rows: np.ndarray,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        """Read inputs of features (B, feature_width), labels and weights (B,) of these rows."""
         if self.scale_features:
             stored = self.split.take("features", rows)
             features.copy_(torch.from_numpy(self.scale_features(stored)))
@@ -122,6 +131,11 @@ class Samples:
 
         stored_labels = self.split.take("labels", rows)
         labels.copy_(torch.from_numpy(stored_labels))
+        weights.fill_(1)
+        if self.soft_labels:
+            targets = torch.from_numpy(self.split.take("targets", rows))
+            torch.where(targets.isnan(), labels, targets, out=labels)
+            weights.copy_(torch.from_numpy(self.split.take("weights", rows)))
 
     def normalise(self, images: torch.Tensor) -> None:
         """Normalise float32 cutouts in place."""

@@ -131,7 +131,7 @@ def _finished(settings: config.Train, manifest: Manifest) -> TrainingResult | No
     check_same_run(settings, manifest)
     if not is_finished(settings):
         return None
-    logger.info("%s has finished already; name another run=FOLDER to train anew", settings.run)
+    logger.info("%s has finished already; to train anew, name another run=FOLDER", settings.run)
     return finished_result(settings)
 
 

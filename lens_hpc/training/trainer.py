@@ -161,7 +161,14 @@ def open_samples(
     splits = open_splits(settings, manifest, accelerator)
     augmentation = make_augmentation(settings.augment, settings.train.seed, settings.code)
     return (
-        Samples(splits.train, manifest, data.image_scale, augmentation, model),
+        Samples(
+            splits.train,
+            manifest,
+            data.image_scale,
+            augmentation,
+            model,
+            soft_labels=settings.loss.soft_labels,
+        ),
         Samples(
             splits.validation,
             manifest,

@@ -119,7 +119,7 @@ def test_other_features_are_refused_unless_none_are_read(dataset: Path) -> None:
     rows = np.array([3, 1])
     features = torch.ones(2, samples.feature_width)
     labels = torch.empty(2)
-    samples.read_rest(rows, features, labels)
+    samples.read_rest(rows, features, labels, torch.empty(2))
     assert not features.any()
     assert labels.tolist() == split.take("labels", rows).tolist()
 
@@ -134,7 +134,7 @@ def test_features_are_scaled_as_the_model_wants_with_trainings_statistics(datase
     for model, width in ((config.Model(), 3), (older, 2)):
         samples = Samples(split, training, "cutout", model=model)
         features = torch.full((len(rows), width), torch.nan)
-        samples.read_rest(rows, features, torch.empty(len(rows)))
+        samples.read_rest(rows, features, *torch.empty(2, len(rows)))
         np.testing.assert_array_equal(features, FeatureScaler(model, training)(raw))
 
 
@@ -153,3 +153,28 @@ def test_damaged_rows_are_refused_where_they_are_verified(dataset: Path) -> None
     verified = Samples(split, split.manifest, "cutout", verify=True)
     with pytest.raises(UserError, match=r"val/shard-00000\.h5: is damaged in rows 0-5"):
         verified.read_images(rows, images)
+
+
+def test_soft_labels_and_weights_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    graded = {
+        "p_lens": ["" if row % 3 == 0 else f"{row / 40}" for row in range(40)],
+        "trust": [f"{row % 4}" for row in range(40)],
+    }
+    survey = write_survey(tmp_path / "s", **graded)
+    carried = "columns.target=p_lens", "columns.weight=trust"
+    split = Split(pack_survey(survey, tmp_path / "d", *carried), "train")
+    rows = np.arange(len(split))[::-1].copy()
+    hard, targets, trust = (split.take(name, rows) for name in ("labels", "targets", "weights"))
+    assert 0 < np.isnan(targets).sum() < len(rows)
+
+    for soft_labels in (True, False):
+        samples = Samples(split, split.manifest, "cutout", soft_labels=soft_labels)
+        features = torch.empty(len(rows), samples.feature_width)
+        labels, weights = torch.empty(2, len(rows))
+        samples.read_rest(rows, features, labels, weights)
+        if soft_labels:
+            np.testing.assert_array_equal(labels, np.where(np.isnan(targets), hard, targets))
+            np.testing.assert_array_equal(weights, trust)
+        else:
+            np.testing.assert_array_equal(labels, hard)
+            assert weights.tolist() == [1] * len(rows)

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from lens_hpc.scoring.scores import score
 from lens_hpc.training import trainer as room
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
+from tests.conftest import pack_survey, write_survey
 
 
 @pytest.fixture
@@ -171,6 +173,30 @@ def test_the_manifest_that_is_given_is_not_read_again(
     ):
         assert trainer.train_loader.samples.manifest is manifest
         assert trainer.validation_loader.samples.split.manifest is manifest
+
+
+def test_rows_are_trained_against_their_soft_labels_by_their_weights(
+    training: config.Train, tmp_path: Path
+) -> None:
+    graded = {"p_lens": [f"{row / 40}" for row in range(40)], "trust": ["3"] * 40}
+    survey = write_survey(tmp_path / "s", **graded)
+    carried = "columns.target=p_lens", "columns.weight=trust"
+    data = training.data.model_copy(
+        update={"dataset": pack_survey(survey, tmp_path / "d", *carried)}
+    )
+    settings = without_batchnorm(training.model_copy(update={"data": data}))
+    with (
+        accelerator_session(settings) as accelerator,
+        make_trainer(settings, accelerator, read_manifest(data.dataset)) as trainer,
+    ):
+        batch = next(trainer.train_loader(0, trainer.shares(0)))
+        targets = trainer.train_loader.samples.split.take("targets", batch.draws)
+        torch.testing.assert_close(batch.labels, torch.from_numpy(targets))
+        losses = trainer.loss(trainer.model(batch.images, batch.features), batch.labels)
+        result = train_step(trainer, 0, iter([batch]))
+        assert result.loss.item() == pytest.approx(3 * losses.mean().item())
+        # What chooses the best weights are labels.
+        assert not trainer.validation_loader.samples.soft_labels
 
 
 def test_a_range_that_one_value_makes_is_told(
