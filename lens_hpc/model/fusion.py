@@ -184,13 +184,17 @@ class FusionModel(nn.Module):
 
     def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Score images (B, bands, h, w), normalised, and features (B, F): logits (B,)."""
+        joined = self.embed(images, features)
+
+        # The 8 bits of a bfloat16 logit would tie the top of the ranking.
+        with torch.autocast(joined.device.type, enabled=False):
+            return self.head(joined.float()).squeeze(1)
+
+    def embed(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return what the head sees of images and features: both branches, (B, channels)."""
         parts = []
         if self.image is not None:
             parts.append(self.image(images))
         if self.features is not None:
             parts.append(self.features(features))
-        joined = torch.cat(parts, dim=1)
-
-        # The 8 bits of a bfloat16 logit would tie the top of the ranking.
-        with torch.autocast(joined.device.type, enabled=False):
-            return self.head(joined.float()).squeeze(1)
+        return torch.cat(parts, dim=1)

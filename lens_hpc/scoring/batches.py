@@ -38,6 +38,15 @@ class BatchScorer:
         with float32_kept():
             return np.stack([member.score(images, features) for member in self._members])
 
+    @torch.inference_mode()
+    def embed(self, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Return what the models' last layers see of such a batch, side by side: (B, D) float32.
+
+        Raises UserError for a model of one's own that does not tell.
+        """
+        with float32_kept():
+            return np.hstack([member.embed(images, features) for member in self._members])
+
 
 class _Member:
     """One trained model, and how it wants its inputs."""
@@ -47,6 +56,7 @@ class _Member:
         assert manifest.statistics is not None
         size = manifest.height, manifest.width
         self.model = OverViews(trained.model, tta, size).to(device).eval()
+        self.folder = trained.folder
         self.device = device
         self.image_scale = settings.data.image_scale
         self.statistics = manifest.statistics
@@ -57,6 +67,21 @@ class _Member:
             self.scale_features = FeatureScaler(settings.model, manifest)
 
     def score(self, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+        return self.model(*self._inputs(images, features)).float().cpu().numpy()
+
+    def embed(self, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+        embed = getattr(self.model.model, "embed", None)
+        if embed is None:
+            raise UserError(
+                f"{self.folder}: its model has no method embed(images, features), as the fusion "
+                "model has; write one, or name another run"
+            )
+        return embed(*self._inputs(images, features)).float().cpu().numpy()
+
+    def _inputs(
+        self, images: np.ndarray, features: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and features as the model was trained on them."""
         # Normalising is in place, so it works on a copy.
         pixels = torch.tensor(images, dtype=torch.float32, device=self.device)
         scale_images(pixels, self.image_scale, self.statistics)
@@ -65,7 +90,7 @@ class _Member:
             inputs = torch.zeros(len(images), self.feature_width)
         else:
             inputs = torch.from_numpy(self.scale_features(features))
-        return self.model(pixels, inputs.to(self.device)).float().cpu().numpy()
+        return pixels, inputs.to(self.device)
 
 
 def check_alike(members: Sequence[TrainedModel]) -> None:

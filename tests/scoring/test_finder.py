@@ -175,7 +175,7 @@ def test_stretched_cutouts_are_scored_as_they_are_evaluated(run: Path, shards: P
     images = torch.from_numpy(test.images.copy())
     samples.normalise(images)
     features = torch.empty(4, samples.feature_width)
-    samples.read_rest(np.arange(4), features, torch.empty(4))
+    samples.read_rest(np.arange(4), features, *torch.empty(2, 4))
 
     with torch.no_grad():
         expected = member.model(images, features)
