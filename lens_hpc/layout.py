@@ -33,6 +33,17 @@ PREDICTION/summary.json                   written last: what was scored, and by 
 PREDICTION/candidates/                    the highest scores, as a packed dataset
 PREDICTION/.rows/                         the rows of the catalogue, sorted by tile: to go on with
 
+GRADING/grading.json                      candidates, settings and counts of what is graded
+GRADING/items.parquet                     what is graded, in the order in which it is shown
+GRADING/grades/GRADER.jsonl               a line a grade, never rewritten
+
+VETTED/graded.parquet, .csv and .fits     the candidates of a grading, the best first
+VETTED/graders.json                       how good graders are, and how well they agree
+VETTED/contact_sheet.pdf or .png          grades A and B
+VETTED/zooniverse.csv and zooniverse/     manifest and pictures for volunteers
+VETTED/dataset/                           the next generation's dataset
+VETTED/vetting.json                       counts, estimates for the survey, and where all comes from
+
 While it is written, .NAME.painting beside an injected dataset holds what is painted already, until
 the dataset is there.
 
@@ -100,10 +111,30 @@ SUMMARY = "summary.json"
 CANDIDATES = "candidates"
 SURVEY_ROWS = ".rows"
 
+# ---- the grading of candidates ----
+
+GRADING = "grading.json"
+ITEMS = "items.parquet"
+GRADES = "grades"
+
+# ---- the vetted list ----
+
+GRADED = "graded"
+GRADERS = "graders.json"
+CONTACT_SHEET = "contact_sheet"
+ZOONIVERSE = "zooniverse"
+NEXT_DATASET = "dataset"
+VETTING = "vetting.json"
+
 
 def scores_file(output: Path, part: str) -> Path:
     """File with the scores of a part of a survey."""
     return output / SCORES / f"{part}.parquet"
+
+
+def grades_file(grading: Path, grader: str) -> Path:
+    """File with the grades that one person gave."""
+    return grading / GRADES / f"{grader}.jsonl"
 
 
 # ---- names in a run ----

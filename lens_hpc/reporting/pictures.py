@@ -1,4 +1,4 @@
-"""Cutouts as pictures: colour composites, other views of them, and sheets."""
+"""Cutouts as pictures: their views, and sheets of them."""
 
 import math
 from pathlib import Path
@@ -10,22 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lens_hpc.dataset.bands import by_wavelength, wavelength_nm
 from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.reporting.composites import Stretch, composite
 from lens_hpc.reporting.figures import DOTS_PER_INCH, STYLE
 from lens_hpc.texts import printable
 
-
-class Stretch(NamedTuple):
-    """An arcsinh stretch of brightness."""
-
-    softening: float
-    """Counts of sky noise at which it turns from linear to logarithmic."""
-    brightest_percentile: float
-    """Percentile of the pixels that becomes white."""
-
-
-STRETCH = Stretch(4.0, 99.7)
 OTHER_STRETCHES = {
     # The centre of a galaxy, and what hides in it.
     "shallow": Stretch(40.0, 99.95),
@@ -37,9 +26,6 @@ MOST_BANDS = 6
 ATTENTION = "attention"
 # Red, green and blue behind a cutout where a model's attention is strongest.
 GLOW = (0.75, 0.32, 0.05)
-
-# The standard deviation of normal noise, in units of its median absolute deviation.
-NOISE_OF_DEVIATION = 1.48
 
 CUTOUT_WIDTH_INCHES = 1.35
 CUTOUT_HEIGHT_INCHES = 1.5
@@ -177,67 +163,3 @@ def _over_map(attention: np.ndarray, picture: np.ndarray) -> np.ndarray:
     relative = attention / max(float(attention.max()), 1e-9)
     light = relative[:, :, np.newaxis] * np.array(GLOW)
     return 1 - (1 - light) * (1 - picture)
-
-
-# ---- colour ----
-
-
-def composite(
-    image: np.ndarray,
-    bands: tuple[str, ...],
-    stretch: Stretch = STRETCH,
-    scale_of: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return an RGB picture (height, width, 3), 0 to 1, of one cutout (bands, height, width).
-
-    Of three bands or more, three are shown, the reddest in red, by an arcsinh stretch of the mean
-    intensity that keeps colours (Lupton et al. 2004, PASP 116, 133). Where their names tell the
-    wavelengths, these are the first, the middle and the last; else the first three, in their order.
-    Of fewer bands, the first is shown in grey, by the same stretch. `scale_of` is another cutout,
-    of whose sky, noise and brightness the picture is made. Pictures of 8 bits stay as they are.
-    """
-    if image.dtype == np.uint8:
-        return _to_rgb(image[:3] if len(image) >= 3 else image[:1]) / 255
-
-    shown = _shown_bands(bands)
-    scale = (image if scale_of is None else scale_of)[shown].astype(np.float64)
-    sky, noise = _sky_and_noise(scale)
-    brightness = ((scale - sky) / noise).mean(axis=0)
-    softening = stretch.softening
-    peak = max(float(np.percentile(brightness, stretch.brightest_percentile)), softening)
-
-    # A faint blue arc is not lost beside a bright red galaxy, for each band has its own noise.
-    planes = (image[shown].astype(np.float64) - sky) / noise
-    intensity = planes.mean(axis=0)
-    positive = np.clip(intensity, 0, None)
-    stretched = np.arcsinh(positive / softening) / np.arcsinh(peak / softening)
-
-    # Each plane keeps its ratio to the intensity, and so the pixel its colour.
-    colours = planes * stretched / np.where(intensity > 0, intensity, np.inf)
-    reddest_first = colours[::-1]
-    return np.clip(_to_rgb(reddest_first), 0, 1)
-
-
-def _shown_bands(bands: tuple[str, ...]) -> list[int]:
-    """Return the numbers of the bands to show: three from blue to red, or the first alone."""
-    if len(bands) < 3:
-        return [0]
-    if None in map(wavelength_nm, bands):
-        return [0, 1, 2]
-    order = by_wavelength(bands)
-    return [order[0], order[len(order) // 2], order[-1]]
-
-
-def _sky_and_noise(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sky of each band (bands, height, width) and its noise, (bands, 1, 1) each."""
-    sky = np.median(planes, axis=(1, 2), keepdims=True)
-    deviation = np.median(abs(planes - sky), axis=(1, 2), keepdims=True)
-    noise = NOISE_OF_DEVIATION * deviation
-    return sky, np.where(noise > 0, noise, 1)
-
-
-def _to_rgb(planes: np.ndarray) -> np.ndarray:
-    """Return three planes, or one as three, (planes, height, width) as (height, width, 3)."""
-    if len(planes) == 1:
-        planes = planes.repeat(3, axis=0)
-    return np.moveaxis(planes, 0, -1)

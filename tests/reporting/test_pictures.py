@@ -13,30 +13,6 @@ from tests.reporting.test_figures import NAMES
 BAR = pictures.ScaleBar(2.0, 20.0)
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 5])
-def test_composites_keep_colour_and_show_the_faint(bands: int) -> None:
-    rng = np.random.default_rng(0)
-    image = rng.normal(0, 1, size=(bands, 40, 40))
-    image[:, 18:22, 18:22] += 500
-    image[-1, 5:8, 5:8] += 30  # the reddest
-    picture = pictures.composite(image, tuple("grizy"[:bands]))
-    assert picture.shape == (40, 40, 3)
-    assert picture.min() >= 0
-    assert picture.max() <= 1
-    assert picture[19, 19].mean() > 0.5
-
-    sky = picture[25:].mean()
-    if bands >= 3:
-        assert picture[6, 6, 0] > 3 * sky
-        assert picture[6, 6, 0] > 2 * picture[6, 6, 2]
-
-
-def test_pictures_of_8_bits_stay_as_they_are() -> None:
-    image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
-    picture = pictures.composite(image, ("r", "g", "b"))
-    np.testing.assert_array_equal(picture * 255, np.moveaxis(image, 0, -1))
-
-
 @pytest.mark.parametrize(
     ("bands", "names"),
     [
