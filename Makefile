@@ -6,8 +6,7 @@ BIN := .venv/bin
 SURVEY := data/demo/survey
 SHARDS := data/demo/shards
 # On the CPU even where there are GPUs: the demo shows the way, not the speed.
-LAUNCH := ACCELERATE_USE_CPU=true $(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml \
-	--main_process_port 0 -m lens_hpc
+ON_CPU := ACCELERATE_USE_CPU=true $(BIN)/lens-hpc
 
 .PHONY: install demo test test-long clean
 .DELETE_ON_ERROR:
@@ -32,12 +31,12 @@ $(SHARDS)/manifest.json: $(SURVEY)/recipe.yaml
 
 # Fusion, and the ablation that an honest paper shows beside it.
 demo: $(SHARDS)/manifest.json
-	$(LAUNCH) train configs/train/demo.yaml model.inputs=features run=runs/demo-features
-	$(LAUNCH) evaluate runs/demo-features
-	$(LAUNCH) train configs/train/demo.yaml model.inputs=image run=runs/demo-image
-	$(LAUNCH) evaluate runs/demo-image
-	$(LAUNCH) train configs/train/demo.yaml
-	$(LAUNCH) evaluate runs/demo compare=[runs/demo-image,runs/demo-features]
+	$(ON_CPU) train configs/train/demo.yaml model.inputs=features run=runs/demo-features processes=2
+	$(ON_CPU) evaluate runs/demo-features processes=2
+	$(ON_CPU) train configs/train/demo.yaml model.inputs=image run=runs/demo-image processes=2
+	$(ON_CPU) evaluate runs/demo-image processes=2
+	$(ON_CPU) train configs/train/demo.yaml processes=2
+	$(ON_CPU) evaluate runs/demo compare=[runs/demo-image,runs/demo-features] processes=2
 
 # A process of the tests that dies fails its test, and the others end: pytest-xdist 3.8 would start another one, and wait
 # for ever for what it was given.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lens_hpc import logs, verbs
+from lens_hpc import launching, logs, verbs
 from lens_hpc.errors import UserError
 from lens_hpc.process import let_threads_sleep, unchanged
 
@@ -20,6 +20,7 @@ def as_function(name: str) -> Callable[..., Any]:
 
     def verb(*targets: str | Path | Sequence[str | Path], **settings: Any) -> Any:
         _check_not_in_a_worker(name)
+        launching.refuse_processes(name, settings)
         values = dict(settings)
         given: Any = targets
         if not targets and header.target_setting in values:

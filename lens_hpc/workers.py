@@ -52,13 +52,20 @@ def _start_worker(
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     if initializer:
         initializer(*arguments)
 
 
-def _end_with(parent: int) -> None:
-    # A parent that was killed cannot end its workers: they would go on writing, or wait for ever.
+def end_with(parent: int) -> None:
+    """Let this process end when its parent does, which cannot end it when it is killed.
+
+    Its children would go on writing, or wait for ever.
+    """
+    threading.Thread(target=_wait_for_end, args=(parent,), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os._exit(1)

@@ -30,6 +30,11 @@ def has_gpu() -> bool:
     return torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
+def has_device_files() -> bool:
+    """Whether the driver shows a GPU of NVIDIA, be it that PyTorch can use it or not."""
+    return any(DEVICE_FILES.glob("nvidia[0-9]*"))
+
+
 def is_cpu_chosen() -> bool:
     """Whether the user said that no GPU shall be used, as configs/accelerate/cpu.yaml does."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -57,7 +62,7 @@ def check_cpu(precision: str, uses_deepspeed: bool) -> None:
 
     problem = ""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if any(DEVICE_FILES.glob("nvidia[0-9]*")):
+    if has_device_files():
         problem = f"{platform.node()} has a GPU that PyTorch cannot use: {_cuda_error()}"
     elif processes > 1:
         problem = (
@@ -119,8 +124,8 @@ def check_gpus(accelerator: Accelerator, precision: str) -> None:
     visible = torch.cuda.device_count()
     if used < visible:
         logger.warning(
-            "%d of the %d GPUs here are used. To use all: accelerate launch --multi_gpu "
-            "--num_processes %d -m lens_hpc ...; to hide the others, set CUDA_VISIBLE_DEVICES",
+            "%d of the %d GPUs here are used. To use all, add processes=%d; to hide the others, "
+            "set CUDA_VISIBLE_DEVICES",
             used,
             visible,
             visible,

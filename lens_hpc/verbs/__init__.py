@@ -1,12 +1,15 @@
 """The verbs of `lens-hpc VERB ...`: one file each, found by its name, and nothing else to register.
 
-A verb's file has, at its top, plain texts that --help reads without importing anything:
+A verb's file begins with a docstring, `VERB: what it is for`, and has, below that, plain texts that
+--help reads without importing anything:
 
     TARGET          what follows the verb on the command line, as --help shows it
     TARGET_SETTING  the setting that takes the target; without it, the target is a YAML file of
                     settings
     SUMMARY         what the verb does, in a sentence or two
     EXAMPLE         a command line that works
+    PROCESSES       what `processes=N` does on the command line, where several processes can do the
+                    verb's work together; without it, no launcher starts them
 
 and then
 
@@ -38,6 +41,9 @@ class Header(NamedTuple):
     target_setting: str
     summary: str
     example: str
+    processes: str
+    brief: str
+    """The first line of its file: what the verb is for, in a few words."""
 
 
 def names() -> list[str]:
@@ -48,7 +54,9 @@ def names() -> list[str]:
 def header(name: str) -> Header:
     """Read the texts at the top of a verb's file, without importing it."""
     tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-    texts = {"TARGET_SETTING": ""}
+    docstring = ast.get_docstring(tree) or ""
+    brief = docstring.partition("\n\n")[0].removeprefix(f"{name}: ").rstrip(".")
+    texts = {"TARGET_SETTING": "", "PROCESSES": "", "BRIEF": " ".join(brief.split())}
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=key)], value=ast.Constant(value=str(text))):
@@ -75,8 +83,9 @@ def read_settings(
     values = dict(values or {})
     takes_several = "..." in told.target
     if len(targets) > 1 and not takes_several:
+        given = " ".join(map(str, targets))
         raise UserError(
-            f"takes one {told.target}, not {len(targets)}: {' '.join(map(str, targets))}"
+            f"takes one {told.target}, not {len(targets)}: {given}; a setting is key=value"
         )
 
     if told.target_setting:

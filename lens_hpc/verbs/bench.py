@@ -1,7 +1,7 @@
 """bench: where the time of a training would go on this machine, and which setting to turn."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveFloat
 
@@ -17,10 +17,16 @@ SUMMARY = (
     "setting to turn."
 )
 EXAMPLE = "lens-hpc bench configs/train/demo.yaml"
+PROCESSES = (
+    "Processes to start on this machine, one a GPU; without GPUs they share the cores. For several "
+    "machines: accelerate launch."
+)
 
 
 class Settings(Train):
     """Settings of `lens-hpc bench`: those of `train`, and how long to measure."""
+
+    shown_first: ClassVar[tuple[str, ...]] = ("seconds", *Train.shown_first)
 
     run: FilePath = Path("runs/bench")
     """Not used: bench writes nothing."""

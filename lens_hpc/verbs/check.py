@@ -1,6 +1,6 @@
 """check: before the queue, everything of a training that could fail later."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
@@ -20,6 +20,8 @@ EXAMPLE = "lens-hpc check configs/train/demo.yaml world_size=4"
 
 class Settings(Train):
     """Settings of `lens-hpc check`: those of `train`, and the job to come."""
+
+    shown_first: ClassVar[tuple[str, ...]] = ("world_size", "sbatch", *Train.shown_first[:-1])
 
     world_size: PositiveInt = 1
     """Processes of the job: GPUs of all nodes together."""

@@ -1,6 +1,6 @@
 """evaluate: score a split with a trained run, every sample once, and say how far to trust it."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
@@ -16,11 +16,11 @@ SUMMARY = (
     "Score a split with a trained run, or with several as one ensemble: report.html, metrics.json, "
     "predictions.parquet and figures in RUN/evaluation/SPLIT."
 )
-EXAMPLE = (
-    "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc evaluate "
-    "runs/demo split=test"
+EXAMPLE = "lens-hpc evaluate runs/demo split=test processes=2"
+PROCESSES = (
+    "Processes to start on this machine, one a GPU; without GPUs they share the cores. For several "
+    "machines: accelerate launch."
 )
-
 
 Runs = Annotated[tuple[FilePath, ...], Field(min_length=1)]
 
@@ -36,6 +36,18 @@ def _name_arms(value: Any) -> Any:
 
 class Settings(BaseSettings):
     """Settings of `lens-hpc evaluate`."""
+
+    shown_first: ClassVar[tuple[str, ...]] = (
+        "split",
+        "dataset",
+        "compare",
+        "arm",
+        "prevalence",
+        "known",
+        "by",
+        "tta",
+        "processes",
+    )
 
     runs: Runs
     """Run to evaluate; several are one ensemble, whose results the first keeps."""

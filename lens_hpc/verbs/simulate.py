@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from lens_hpc.describing import show
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
 from lens_hpc.settings import Settings as BaseSettings
@@ -63,7 +64,9 @@ class Settings(BaseSettings):
     def _tiles_are_rows_and_columns(cls, tiles: Any) -> Any:
         # YAML takes 0x2 for a number.
         if tiles is not None and not TILES.fullmatch(str(tiles)):
-            raise ValueError(f"must be ROWSxCOLUMNS of 1 to 99 each, such as 2x2: got {tiles}")
+            raise ValueError(
+                f"must be ROWSxCOLUMNS of 1 to 99 each, such as 2x2: got {show(tiles)}"
+            )
         return tiles
 
     @model_validator(mode="after")

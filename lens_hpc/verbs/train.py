@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from lens_hpc.training.loop import TrainingResult
 
 TARGET = "CONFIG"
-SUMMARY = "Train the fusion model on a packed dataset, on as many processes as the launcher starts."
-EXAMPLE = (
-    "accelerate launch --config_file configs/accelerate/cpu.yaml -m lens_hpc train "
-    "configs/train/demo.yaml train.epochs=5"
+SUMMARY = "Train the fusion model on a packed dataset, or go on with a run that was stopped."
+EXAMPLE = "lens-hpc train configs/train/demo.yaml train.epochs=5 processes=2"
+PROCESSES = (
+    "Processes to start on this machine, one a GPU; without GPUs they share the cores. For several "
+    "machines: accelerate launch."
 )
 
 STOPPED_STATUS = 85
