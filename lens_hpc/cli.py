@@ -8,45 +8,24 @@ import errno
 import os
 import signal
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lens_hpc import logs, process, verbs
+from lens_hpc import help, launching, logs, process, verbs
 from lens_hpc._version import __version__
+from lens_hpc.command_words import foreign_words, split_arguments
 from lens_hpc.errors import UserError
 from lens_hpc.refusals import remedy_for
 from lens_hpc.texts import printable
 
-# Verbs in the order in which a user first needs them. All others follow.
-FIRST_DAY = (
-    "simulate",
-    "pack",
-    "verify",
-    "info",
-    "audit",
-    "inject",
-    "train",
-    "weights",
-    "check",
-    "bench",
-    "evaluate",
-    "predict",
-)
 # Nobody reads on, or the terminal is gone.
 NOBODY_READS = {errno.EPIPE, errno.EIO, errno.EBADF}
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
 SECONDS_FOR_RANK_0 = 3
-
-EXIT_STATUS = (
-    "Exit status: 0 done; 1 our fault; 2 your input is at fault, and the message says where; "
-    "3 audit found a leak;\n"
-    "85 train was asked to stop, has saved, and goes on when the same line is run again."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,21 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     process.ends_with_command = True
     logs.make_streams_last()
+    launching.end_with_launcher()
     return _call(sys.argv[1:])
 
 
 def _call(words: list[str]) -> int:
-    verb, rest = (words[0], words[1:]) if words else ("--help", [])
-
-    if verb in {"-h", "--help"}:
-        return _show(overview())
-    if verb == "--version":
-        return _show(f"lens-hpc {__version__}")
+    verb, rest = (words[0], words[1:]) if words else ("help", [])
+    try:
+        answer = _answer(verb, rest)
+    except UserError as error:
+        return _refuse(str(error))
+    if answer:
+        return _show(answer)
     if verb not in verbs.names():
         return _refuse(_unknown(verb))
-    if {"-h", "--help"} & set(rest):
-        return _show(verb_help(verb))
 
+    mistake = foreign_words(verb, rest)
+    if mistake:
+        return _refuse(f"{verb}: {mistake}")
     targets, overrides = split_arguments(rest)
     if not targets:
         told = verbs.header(verb)
@@ -78,28 +60,52 @@ def _call(words: list[str]) -> int:
     return _run(verb, targets, overrides)
 
 
-def split_arguments(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Separate what stands before the settings from the settings, `key=value` each.
+def _answer(word: str, rest: list[str]) -> str:
+    """Return the text that a line asks for which does no work; empty where it asks for work."""
+    if word in verbs.names():
+        asks = bool({"-h", "--help"} & set(rest))
+        return help.verb_help(word, shows_all="all" in rest) if asks else ""
+    match word, rest:
+        case ("-h" | "--help" | "help", []):
+            return help.overview()
+        case ("--version" | "version", _):
+            return f"lens-hpc {__version__}"
+        case ("help" | "config", [verb, *_]) if verb not in verbs.names():
+            raise UserError(f"{word}: {_unknown(verb)}")
+        case ("help", [verb, *more]):
+            return help.verb_help(verb, shows_all="all" in more)
+        case ("config" | "completion", _):
+            return _written_text(word, rest)
+    return ""
 
-    A file whose name has an equals sign is no setting, where it stands first.
-    """
-    targets = []
-    overrides = []
-    for position, word in enumerate(words):
-        # A Path would raise for a word that is too long for a name.
-        is_target = "=" not in word or (position == 0 and os.path.exists(word))  # noqa: PTH110
-        if is_target:
-            targets.append(Path(word))
-        else:
-            overrides.append(word)
-    return targets, overrides
+
+def _written_text(word: str, rest: list[str]) -> str:
+    """Return the text that a line asks for to be written into a file, or read by a shell."""
+    # They import the verbs, and pydantic.
+    if word == "config":
+        from lens_hpc.settings_file import file_of_verb
+
+        if len(rest) == 1:
+            return file_of_verb(rest[0])
+        raise UserError("config needs one verb, as in\n  lens-hpc config train > my.yaml")
+
+    from lens_hpc.completion import SCRIPTS, completion_script
+
+    if len(rest) == 1 and rest[0] in SCRIPTS:
+        return completion_script(rest[0])
+    raise UserError(
+        "completion needs a shell, bash or zsh, as in\n  source <(lens-hpc completion bash)"
+    )
 
 
 def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
     process.let_threads_sleep()  # before a verb imports torch
     logs.setup(logs.launched_rank())
     try:
+        processes, overrides = launching.split_processes(verb, overrides)
         settings = verbs.read_settings(verb, targets, overrides)
+        if processes > 1:
+            return launching.launch([verb, *map(str, targets), *overrides], processes)
         module = verbs.module(verb)
         result = module.run(settings)
     except UserError as error:
@@ -140,7 +146,7 @@ def _unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, verbs.names(), n=1)
     if near:
         return f"unknown verb {verb!r}; did you mean {near[0]}?"
-    return f"unknown verb {verb!r}; verbs: {', '.join(verbs_in_order())}"
+    return f"unknown verb {verb!r}; verbs: {', '.join(help.verbs_in_order())}"
 
 
 def _refuse(message: str) -> int:
@@ -174,57 +180,3 @@ def _write_status(status: int) -> None:
         # On a full disk, the script takes the status for 1.
         with suppress(OSError):
             Path(file).write_text(f"{status}\n", encoding="utf-8")
-
-
-# ---- help ----
-
-
-def verbs_in_order() -> list[str]:
-    """Return the names of all verbs, those that are used first at the beginning."""
-    found = verbs.names()
-    first = [name for name in FIRST_DAY if name in found]
-    return first + [name for name in found if name not in FIRST_DAY]
-
-
-def overview() -> str:
-    """Return the text of `lens-hpc --help`."""
-    lines = [
-        "lens-hpc VERB FILE-OR-FOLDER key=value ...",
-        "",
-        "Train and evaluate strong-lens finders, and score surveys, from a laptop to a cluster.",
-        "",
-    ]
-    headers = {name: verbs.header(name) for name in verbs_in_order()}
-    for name, header in headers.items():
-        name_column = f"  {name:<13}"
-        indent = " " * len(name_column)
-        lines += textwrap.wrap(
-            header.summary, 100, initial_indent=name_column, subsequent_indent=indent
-        )
-
-    lines += ["", "Examples, in the order in which you would first use them:"]
-    lines += [f"  {header.example}" for header in headers.values()]
-    lines += ["", "lens-hpc VERB --help lists the settings of a verb.", EXIT_STATUS]
-    return "\n".join(lines)
-
-
-def verb_help(name: str) -> str:
-    """Return the text of `lens-hpc VERB --help`: every setting with its default and meaning."""
-    from lens_hpc.settings import describe  # pydantic: not for `lens-hpc --help`
-
-    header = verbs.header(name)
-    described = [
-        setting
-        for setting in describe(verbs.module(name).Settings)
-        if setting.key != header.target_setting
-    ]
-    lines = [f"lens-hpc {name} {header.target} key=value ...", ""]
-    lines += textwrap.wrap(header.summary, 100)
-    lines += ["", "Example:", f"  {header.example}", ""]
-    lines.append("Settings, their defaults and meaning:" if described else "No settings.")
-
-    indent = " " * 6
-    for setting in described:
-        lines.append(f"  {setting.key} = {setting.default}")
-        lines += textwrap.wrap(setting.meaning, 94, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)

@@ -20,6 +20,8 @@ from tests.conftest import SMALL_MODEL
 from tests.kills import files_of
 
 REQUIRE_A_SETTING = {
+    "combine",
+    "grade",
     "pack",
     "train",
     "weights",
@@ -48,7 +50,7 @@ def test_help_of_a_verb_has_settings_and_an_example(
 ) -> None:
     assert cli.main([verb, "--help"]) == 0
     text = capsys.readouterr().out
-    assert verbs.header(verb).example in text
+    assert verbs.header(verb).example in text.replace(" \\\n     ", "")
     assert ("(required)" in text) == (verb in REQUIRE_A_SETTING)
 
 
@@ -215,6 +217,10 @@ def test_a_terminal_gets_nothing_to_obey(
     ("arguments", "said"),
     [
         (["trian"], "unknown verb 'trian'; did you mean train?"),
+        (["help", "trian"], "help: unknown verb 'trian'; did you mean train?"),
+        (["config"], "config needs one verb, as in\n  lens-hpc config train > my.yaml"),
+        (["config", "info"], "info takes no file of settings, but key=value alone"),
+        (["completion"], "completion needs a shell, bash or zsh, as in\n  source <(lens-hpc"),
         (["train"], "train needs its CONFIG first"),
         (["train", "optim.lr=1"], "train needs its CONFIG first"),
         (["train", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
@@ -233,8 +239,9 @@ def test_what_the_user_got_wrong_ends_with_2_and_one_message(
     assert "Traceback" not in text
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word]) == 0
     assert capsys.readouterr().out.startswith("lens-hpc 0.")
 
 

@@ -5,6 +5,7 @@ reason; what is wrong with the catalogue as a whole is a UserError.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,8 @@ LABELS = {
     **dict.fromkeys(MISSING, -1),
 }
 NO_LABEL = -2
+MOST_CLASSES = 20
+"""Different words of a column that may be classes, one of which is that of lenses."""
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LONGEST_SPLIT = 100
 LONGEST_ID = 500
@@ -233,10 +236,21 @@ def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None)
     codes, texts = table.coded(label)
     meanings = [LABELS.get(text.lower(), NO_LABEL) for text in texts]
     labels = np.array([*meanings, -1], dtype=np.int8)[codes]
+    remedy = _condition_on(label, texts)
     for row in np.flatnonzero(labels == NO_LABEL).tolist():
         text = table.text(label, row)
-        catalogue.reject(row, f"{label} = {text!r} is not 0, 1 or empty")
+        catalogue.reject(row, f"{label} = {text!r} is not 0, 1 or empty{remedy}")
     catalogue.labels[:] = np.maximum(labels, -1)
+
+
+def _condition_on(label: str, texts: Sequence[str]) -> str:
+    """Say which condition makes labels of words, where a column has few of them."""
+    words = [text for text in texts if text]
+    if len(words) > MOST_CLASSES or any(text.lower() in LABELS for text in words):
+        return ""
+    lens = next((word for word in words if word.lower().startswith("lens")), words[0])
+    column = label if label.isidentifier() else f"`{label}`"
+    return f"; a condition makes labels of words, such as columns.label: {column} == {lens!r}"
 
 
 def _read_columns_of_numbers(catalogue: Catalogue, table: CatalogueTable, columns: Columns) -> None:

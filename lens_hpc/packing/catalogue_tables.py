@@ -155,5 +155,11 @@ def _check_columns(
         listed = ", ".join(absent)
         raise UserError(
             f"{where}: no column {listed}; it has: {table.names_shown()}. Name the right columns "
-            "in the recipe"
+            f"in the recipe{_unless_unlabelled(columns.label, absent)}"
         )
+
+
+def _unless_unlabelled(label: str | None, absent: Collection[str]) -> str:
+    """Say what a recipe says of rows without labels, where it may be silent about the label."""
+    is_absent = any(text.endswith("(columns.label)") for text in absent)
+    return "; if there are no labels, say columns.label: null" if label and is_absent else ""

@@ -108,6 +108,8 @@ def describe_fits(path: str) -> str:
 
 def _describe_hdus(hdus: Any) -> str:
     names = [f"{number} {hdu.get_extname()}".rstrip() for number, hdu in enumerate(hdus)]
+    if len(names) == 1:
+        return f"one HDU, {names[0]}"
     dots = ", ..." if len(names) > HDUS_SHOWN else ""
     return "the HDUs " + ", ".join(names[:HDUS_SHOWN]) + dots
 

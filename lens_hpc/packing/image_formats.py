@@ -20,6 +20,7 @@ from lens_hpc.packing.array_files import (
     read_npy,
     read_npz,
 )
+from lens_hpc.packing.damage import describe_damage
 from lens_hpc.packing.fits_images import Hdu, Part, read_fits, read_fits_parts
 from lens_hpc.packing.pictures import read_picture
 from lens_hpc.packing.tar_files import path_on_disk, tar_of
@@ -120,10 +121,9 @@ def read_parts(
                 arrays[number] = arrays[number].astype(np.uint8)
         return [as_image_planes(array, axes) for array in arrays]
     except Exception as error:  # the decoders raise whatever they like on a damaged file
-        reason = " ".join(str(error).split())
-        raise BadCutoutError(
-            f"{path}: cannot be read as an image: {type(error).__name__}: {reason}"
-        ) from error
+        is_ours = any(image_format.read is reader for image_format in FORMATS.values())
+        reason = describe_damage(path, error) if is_ours else f"{type(error).__name__}: {error}"
+        raise BadCutoutError(f"{path}: cannot be read as an image: {reason}") from error
 
 
 def _call_reader(reader: Reader, path: str, parts: Sequence[Part]) -> list[np.ndarray]:

@@ -25,6 +25,7 @@ from astropy.io import fits
 from astropy.io.fits.hdu.compressed._compression import CfitsioException
 
 from lens_hpc.errors import UserError
+from lens_hpc.packing.damage import describe_damage
 from lens_hpc.packing.fits_images import (
     CHUNK_BYTES,
     GZIP_MAGIC,
@@ -90,10 +91,8 @@ def reported_damage(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of astropy, about what is no error
             yield
     except DAMAGES as error:
-        reason = " ".join(str(error).split())
-        raise BadCutoutError(
-            f"{path}: cannot be read as a mosaic: {type(error).__name__}: {reason}"
-        ) from error
+        reason = describe_damage(path, error)
+        raise BadCutoutError(f"{path}: cannot be read as a mosaic: {reason}") from error
 
 
 @contextmanager

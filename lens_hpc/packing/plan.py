@@ -29,7 +29,7 @@ from lens_hpc.packing.describing import (
 )
 from lens_hpc.packing.image_formats import find_reader
 from lens_hpc.packing.mosaic_images import MosaicImages
-from lens_hpc.packing.reasons import one_reason
+from lens_hpc.packing.reasons import Listing, one_reason
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.packing.splits import order_rows
 from lens_hpc.packing.stacks import Stack, files_of_stacks, open_stack
@@ -229,31 +229,26 @@ def bad_rows_error(settings: PackSettings, catalogue: Catalogue, bad: dict[int, 
     if shared:
         lines.append(f"  {shared}")
     else:
-        lines += _list_bad_rows(catalogue, bad)
+        lines += _list_bad_rows(catalogue, bad, settings.source)
     lines.append("Mend them, or pack the others with on_bad=skip")
     return UserError("\n".join(lines))
 
 
-def _list_bad_rows(catalogue: Catalogue, bad: dict[int, str]) -> list[str]:
+def _list_bad_rows(catalogue: Catalogue, bad: dict[int, str], source: Path) -> list[str]:
     """Return a line for each bad row, or for all of those that a damaged mosaic has in common."""
     rows_of_reason: dict[str, list[int]] = {}
     for row in sorted(bad):
         rows_of_reason.setdefault(bad[row], []).append(row)
 
-    lines: list[str] = []
-    listed = 0
+    listing = Listing(MOST_LISTED)
     for reason, rows in rows_of_reason.items():
-        if len(lines) == MOST_LISTED:
-            lines.append(f"  and {len(bad) - listed:,} more")
-            break
         many = f"{len(rows):,} rows, such as " if len(rows) > MOST_OF_A_REASON else ""
         named = [
             f"row {catalogue.table_rows[row] + 1}, id {catalogue.ids[row]}"
             for row in rows[:MOST_OF_A_REASON]
         ]
-        lines.append(f"  {many}{'; '.join(named)}: {reason}")
-        listed += len(rows)
-    return lines
+        listing.add(f"{many}{'; '.join(named)}: {reason}", reason, len(rows))
+    return listing.lines(source)
 
 
 def check_features(
@@ -293,8 +288,11 @@ def _common_shape(
 
     if not shapes:
         shared = one_reason(reasons, len(tried))
-        listed = shared or "\n  ".join(list(reasons.values())[:MOST_LISTED])
-        raise UserError(f"none of the cutouts tried can be packed:\n  {listed}")
+        listing = Listing(MOST_LISTED)
+        for reason in reasons.values():
+            listing.add(reason, reason)
+        listed = f"  {shared}" if shared else "\n".join(listing.lines(settings.source))
+        raise UserError(f"none of the cutouts tried can be packed:\n{listed}")
 
     cutouts.decide_resampling([row for row in tried if row not in reasons])
     if len(shapes) > 1 and settings.on_bad == "error":

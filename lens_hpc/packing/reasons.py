@@ -1,4 +1,4 @@
-"""One reason instead of twenty: what is said where all rows fail alike, and a guess why."""
+"""One reason instead of twenty: what is said where many rows fail alike, and a guess why."""
 
 import os
 import re
@@ -7,6 +7,8 @@ from pathlib import Path
 
 NO_FILE = "there is no such file"
 NAMES_SHOWN = 3
+EXAMPLES = 3
+"""Of rows that fail for one kind of reason."""
 MOST_FILES_SEARCHED = 100_000
 
 
@@ -19,6 +21,54 @@ def one_reason(bad: Mapping[int, str], count: int) -> str | None:
         return None
     row = min(bad)
     return f"all of them for one reason, as row {row + 1:,}: {bad[row]}"
+
+
+class _Kind:
+    """Rows that fail for one kind of reason."""
+
+    def __init__(self) -> None:
+        self.examples: list[str] = []
+        self.first_reason = ""
+        self.rows_left_out = 0
+
+
+class Listing:
+    """Bad rows by the kind of their reason: some examples of each, and how many more there are."""
+
+    def __init__(self, most_lines: int) -> None:
+        self.most_lines = most_lines
+        self.kinds: dict[str, _Kind] = {}
+
+    def add(self, line: str, reason: str, rows: int = 1) -> None:
+        """Add a line that names one row, or several, and their reason."""
+        kind = self.kinds.setdefault(_kind(reason), _Kind())
+        kind.first_reason = kind.first_reason or reason
+        if len(kind.examples) < EXAMPLES:
+            kind.examples.append(line)
+        else:
+            kind.rows_left_out += rows
+
+    def lines(self, source: Path) -> list[str]:
+        """Return the lines; `source` is where a guess looks for files that are not there."""
+        lines: list[str] = []
+        for number, kind in enumerate(self.kinds.values()):
+            if len(lines) >= self.most_lines:
+                lines.append(f"  and {len(self.kinds) - number:,} reasons more")
+                break
+            lines += [f"  {example}" for example in kind.examples]
+            if kind.rows_left_out:
+                lines.append(f"  and {kind.rows_left_out:,} rows more for the same reason")
+            guess = _guess_of_folder(source, kind.first_reason)
+            lines += [f"  {guess}"] if guess else []
+        return lines
+
+
+def _guess_of_folder(source: Path, reason: str) -> str:
+    """Say which folder is not there, where that is why a file is not."""
+    path = reason.removesuffix(f": {NO_FILE}")
+    if path == reason or (source / path).parent.is_dir():
+        return ""
+    return guess_why_absent(source, path)
 
 
 def _kind(reason: str) -> str:

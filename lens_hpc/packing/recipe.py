@@ -372,6 +372,36 @@ class PackSettings(Recipe):
     """A recipe, where its files are, and how they are packed."""
 
     not_in_files: ClassVar[frozenset[str]] = frozenset({"code"})
+    shown_first: ClassVar[tuple[str, ...]] = (
+        "source",
+        "output",
+        "name",
+        "catalogue",
+        "columns.id",
+        "columns.label",
+        "columns.features",
+        "columns.keep",
+        "columns.group",
+        "images",
+        "bands",
+        "pixel_scale",
+        "units",
+        "size",
+        "splits",
+        "on_bad",
+        "dry_run",
+    )
+    example: ClassVar[str] = """
+name: my_survey
+catalogue: catalogue.csv
+columns: {id: objid, label: is_lens, features: [mag_i, color_gi]}
+images: "cutouts/{objid}.fits"
+bands: [g, r, i]
+pixel_scale: 0.168
+units: nanomaggies
+source: data/my_survey
+output: data/shards
+"""
 
     source: FilePath
     """Folder that holds the catalogue and the images."""

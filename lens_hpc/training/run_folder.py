@@ -47,9 +47,13 @@ def with_keys_of_run(settings: config.Train) -> config.Train:
     if not config_file.is_file():
         return settings
     begun_with = reading.load(config.Train, config_file)
-    unsaid = config.MODEL_OF_OLDER_RUNS.keys() - settings.model.model_fields_set
-    update = {name: getattr(begun_with.model, name) for name in unsaid}
-    return settings.model_copy(update={"model": settings.model.model_copy(update=update)})
+    changed = {}
+    for name, older in config.OLDER_RUNS.items():
+        group, begun_group = getattr(settings, name), getattr(begun_with, name)
+        unsaid = older.keys() - group.model_fields_set
+        update = {key: getattr(begun_group, key) for key in unsaid}
+        changed[name] = group.model_copy(update=update)
+    return settings.model_copy(update=changed)
 
 
 def check_same_run(settings: config.Train, manifest: Manifest) -> None:
@@ -61,16 +65,34 @@ def check_same_run(settings: config.Train, manifest: Manifest) -> None:
         return
 
     begun_with = reading.load(config.Train, config_file)
-    may_differ = {*NOT_OF_THE_RUN, *settings.resume.allow}
-    changed = reading.differences(begun_with, settings, may_differ)
-    if not read_manifest(run).is_of_same_rows(manifest):
-        changed.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
-    if changed:
-        listed = "\n  ".join(changed)
-        raise UserError(
-            f"run = {run}: was begun differently; name another run, or allow settings to differ "
-            f"with resume.allow=[KEY,...].\n  {listed}"
+    changed = reading.differences(begun_with, settings, NOT_OF_THE_RUN)
+    refused = [line for line in changed if _key_of(line) not in settings.resume.allow]
+    other_rows = not read_manifest(run).is_of_same_rows(manifest)
+    if other_rows:
+        refused.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
+
+    # What has finished learns nothing any more, whatever is allowed.
+    is_over = bool(changed) and is_finished(settings)
+    if refused or is_over:
+        advice = _advice(run, [_key_of(line) for line in changed], is_over, other_rows)
+        raise UserError("\n  ".join([f"run = {run}: {advice}", *(refused or changed)]))
+
+
+def _key_of(difference: str) -> str:
+    return difference.partition(":")[0]
+
+
+def _advice(run: Path, changed: list[str], is_over: bool, other_rows: bool) -> str:
+    """Say what to do about a run that was begun with other settings, or on another dataset."""
+    if is_over:
+        return (
+            "has finished with other settings; to train on from its weights, begin another run: "
+            f"model.weights={run} run=NEW"
         )
+    if other_rows:
+        return "was begun differently; name another run"
+    allow = f"resume.allow=[{','.join(changed)}]"
+    return f"was begun with other settings; name another run, or go on with these: {allow}"
 
 
 def _check_not_foreign(settings: config.Train) -> None:

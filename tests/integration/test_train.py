@@ -206,11 +206,12 @@ def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: 
     for said in (
         "optim.lr: 0.001 there, 0.5 here",
         "augment.hflip: 0.3 there, 0.1 here",
-        "resume.allow=[KEY,...]",
+        f"run = {undisturbed}: has finished with other settings; to train on from its weights, "
+        f"begin another run: model.weights={undisturbed} run=NEW",
     ):
         assert said in refused.stderr
     allowed = lens_hpc(*command, "resume.allow=[optim.lr,augment.hflip]")
-    assert allowed.returncode == 0  # it has finished
+    assert (allowed.returncode, allowed.stderr) == (2, refused.stderr)
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_samples(folder: Path) -> None:

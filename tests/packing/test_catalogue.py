@@ -453,6 +453,13 @@ def test_that_no_row_has_its_file_is_said_once(survey: Path, images: str, guess:
     assert reason.count("obj0") <= 3
 
 
+def test_a_label_column_that_is_not_there_may_be_none(survey: Path) -> None:
+    assert refusal(survey, "columns.label=lens") == (
+        "catalogue.csv: no column 'lens' (columns.label); it has: id, is_lens, radius, colour. "
+        "Name the right columns in the recipe; if there are no labels, say columns.label: null"
+    )
+
+
 def test_a_reason_that_all_rows_share_is_said_once() -> None:
     bad = {row: f"score = 'a{row}' is not a number" for row in range(4)}
     assert one_reason(bad, 5) is None

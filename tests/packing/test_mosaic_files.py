@@ -36,7 +36,7 @@ def test_a_gzipped_mosaic_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_gzipped_mosaic_that_is_cut_off_is_told(tmp_path: Path) -> None:
     path = write_mosaic(tmp_path / "g.fits.gz", noise(SHAPE), make_header(SHAPE), "gzip")
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(BadCutoutError, match=r"g\.fits\.gz: cannot be read as a mosaic: EOF"):
+    with pytest.raises(BadCutoutError, match=r"\.gz: cannot be read as a mosaic: it is cut off"):
         open_mosaic(path).__enter__()
 
 

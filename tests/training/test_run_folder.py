@@ -8,6 +8,7 @@ import yaml
 from lens_hpc import config, layout
 from lens_hpc import settings as reading
 from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.describing import describe
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.training.accelerator import accelerator_session
@@ -79,7 +80,7 @@ def test_the_same_settings_and_those_that_do_not_matter_go_on(
 
 
 def test_every_setting_that_may_differ_exists() -> None:
-    keys = {setting.key for setting in reading.describe(config.Train)}
+    keys = {setting.key for setting in describe(config.Train)}
     assert keys >= NOT_OF_THE_RUN
 
 
@@ -88,11 +89,46 @@ def test_another_setting_is_refused_unless_it_is_allowed(
 ) -> None:
     optim = begun.optim.model_copy(update={"lr": 0.5})
     other = begun.model_copy(update={"optim": optim})
-    with pytest.raises(UserError, match=r"optim\.lr: 0\.001 there, 0\.5 here"):
+    with pytest.raises(UserError) as error:
         check_same_run(other, manifest)
+    assert str(error.value) == (
+        f"run = {begun.run}: was begun with other settings; name another run, or go on with these: "
+        "resume.allow=[optim.lr]\n  optim.lr: 0.001 there, 0.5 here"
+    )
     check_same_run(
         other.model_copy(update={"resume": config.Resume(allow=("optim.lr",))}), manifest
     )
+
+
+def test_the_settings_to_allow_are_all_that_differ(begun: config.Train, manifest: Manifest) -> None:
+    """The answer can be pasted: it has those that are allowed already, too."""
+    optim = begun.optim.model_copy(update={"lr": 0.5})
+    train = begun.train.model_copy(update={"epochs": 9})
+    allow = config.Resume(allow=("optim.lr",))
+    other = begun.model_copy(update={"optim": optim, "train": train, "resume": allow})
+    with pytest.raises(
+        UserError, match=r"resume\.allow=\[optim\.lr,train\.epochs\]\n  train"
+    ) as error:
+        check_same_run(other, manifest)
+    assert "optim.lr: " not in str(error.value)
+
+
+def test_what_has_finished_is_told_how_to_train_on(begun: config.Train, manifest: Manifest) -> None:
+    (begun.run / layout.FINAL).mkdir()
+    (begun.run / layout.FINAL / layout.WEIGHTS).touch()
+    check_same_run(begun, manifest)
+    train = begun.train.model_copy(update={"epochs": 9})
+    other = begun.model_copy(update={"train": train})
+    told = (
+        f"run = {begun.run}: has finished with other settings; to train on from its weights, begin "
+        f"another run: model.weights={begun.run} run=NEW\n"
+        f"  train.epochs: {begun.train.epochs} there, 9 here"
+    )
+    for allow in ((), ("train.epochs",)):
+        asked = other.model_copy(update={"resume": config.Resume(allow=allow)})
+        with pytest.raises(UserError) as error:
+            check_same_run(asked, manifest)
+        assert str(error.value) == told
 
 
 def test_another_dataset_is_refused(begun: config.Train, manifest: Manifest) -> None:
@@ -115,14 +151,18 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_own_scaling(
     """As its config lacks the keys, and as the user's file does, their default is another now."""
     file = begun.run / layout.CONFIG
     tree = yaml.safe_load(file.read_text())
-    for key in config.MODEL_OF_OLDER_RUNS:
-        del tree["model"][key]
+    for group, keys in config.OLDER_RUNS.items():
+        for key in keys:
+            del tree[group][key]
     file.write_text(yaml.safe_dump(tree))
     with pytest.raises(UserError, match=r"model\.feature_scaling: minmax there, robust here"):
+        check_same_run(begun, manifest)
+    with pytest.raises(UserError, match=r"loss\.soft_labels: False there, True here"):
         check_same_run(begun, manifest)
 
     going_on = with_keys_of_run(begun)
     assert going_on.model.model_dump().items() >= config.MODEL_OF_OLDER_RUNS.items()
+    assert not going_on.loss.soft_labels
     check_same_run(going_on, manifest)
     said = begun.model.model_copy(update={"feature_scaling": "robust"})
     with pytest.raises(UserError, match=r"model\.feature_scaling: minmax there, robust here"):

@@ -26,9 +26,9 @@ def test_arms_may_have_names(said: list[str], arms: dict[str, list[str]]) -> Non
     ("said", "told"),
     [
         ("compare=a", "compare: must be runs, as in [a, b], or arms of them, {NAME: [a, b], ...}"),
-        ("compare={image: a}", "compare.image = a: must be a list, as in [a, b]"),
-        ("compare={image: []}", "compare.image = []: Tuple should have at least 1 item"),
-        ("arm=a", "arm = a: must be a list, as in [a, b]"),
+        ("compare={image: a}", "compare.image = a: must be a list; write [a]"),
+        ("compare={image: []}", "compare.image = []: must have at least 1 value"),
+        ("arm=a", "arm = a: must be a list; write [a]"),
     ],
 )
 def test_what_is_no_arm_is_told(said: str, told: str) -> None:
