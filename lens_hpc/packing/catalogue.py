@@ -246,7 +246,8 @@ def _read_labels(catalogue: Catalogue, table: CatalogueTable, label: str | None)
 def _condition_on(label: str, texts: Sequence[str]) -> str:
     """Say which condition makes labels of words, where a column has few of them."""
     words = [text for text in texts if text]
-    if len(words) > MOST_CLASSES or any(text.lower() in LABELS for text in words):
+    is_few = 0 < len(words) <= MOST_CLASSES
+    if not is_few or any(text.lower() in LABELS for text in words):
         return ""
     lens = next((word for word in words if word.lower().startswith("lens")), words[0])
     column = label if label.isidentifier() else f"`{label}`"
