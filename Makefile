@@ -45,7 +45,7 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --max-worker-restart 0
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --max-worker-restart 0 --durations=30
 
 test-long: export LENS_HPC_LONG := 1
 test-long: export LENS_HPC_KILLS := 20
