@@ -46,6 +46,7 @@ def grade_candidates(settings: GradeSettings) -> Graded:
             _serve(GradingServer(items, book, settings.port))
         else:
             files.make_folder(settings.page.parent)
+            files.remove_partials(settings.page.parent, settings.page.name)
             write_page(settings.page, items)
     return Graded(settings.output, len(items), book.counts, settings.page)
 

@@ -77,6 +77,11 @@ def combine(settings: CombineSettings) -> Vetted:
     Raises UserError for what is wrong with the settings, the grading or its candidates.
     """
     output = files.final_name(settings.output)
+    with held(output):
+        return _combine(settings, output)
+
+
+def _combine(settings: CombineSettings, output: Path) -> Vetted:
     grading = open_grading(settings.grading)
     _check_output(output, settings, grading.record.fingerprint)
     known = read_known_lenses(settings.known) if settings.known else None
@@ -89,7 +94,7 @@ def combine(settings: CombineSettings) -> Vetted:
 
     record = make_record(settings, grading, graded, table)
     graders = measure_graders(grades, grading.items)
-    with held(output), files.whole_folder(output, replace=True) as folder:
+    with files.whole_folder(output, replace=True) as folder:
         write_list(folder, layout.GRADED, as_list(table))
         _write_json(folder / layout.GRADERS, graders)
         _draw(folder, settings, grading, table)

@@ -46,6 +46,8 @@ class Forks:
 
 def _serve() -> None:
     # What the verbs import, for all forks at once.
+    import lens_hpc.grading.serving
+    import lens_hpc.grading.vetted
     import lens_hpc.packing.packing
     import lens_hpc.predicting.prediction
     import lens_hpc.reporting.evaluation

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 import lens_hpc
 from tests.conftest import pack_survey, write_survey
+from tests.grading import gradings
 from tests.integration import test_predict
 from tests.integration.forked import Forks
 from tests.kills import files_of
@@ -74,6 +75,10 @@ def write_inputs(folder: Path) -> None:
 
     make_run(folder / "judge", folder / "d", seed=2, inputs="image")
     (folder / "arcs.yaml").write_text(selection.RECIPE)
+
+    (folder / "vetting").mkdir()
+    grading = gradings.make_grading(folder / "vetting")
+    gradings.grade_all(grading, "anna", lambda _, is_lens: "A" if is_lens else "X")
 
 
 class Control(ctypes.Structure):
@@ -172,6 +177,15 @@ def result_of_completeness(folder: Path) -> object:
     return {name: (measured / name).read_bytes() for name in names}
 
 
+def result_of_grade(folder: Path) -> object:
+    return files_of(folder / "looked"), (folder / "looked.html").read_bytes()
+
+
+def result_of_combine(folder: Path) -> object:
+    names = ("graded.parquet", "graded.csv", "graders.json")
+    return {name: (folder / "vetted" / name).read_bytes() for name in names}
+
+
 VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "pack": (
         "pack {folder}/s/recipe.yaml source={folder}/s output={folder}/packed processes=2",
@@ -198,6 +212,16 @@ VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         "einstein_radius=[0.4,0.8] source_magnitude=[22,24] trials=6 batch_size=4 processes=1",
         "judge/completeness/hosts",
         result_of_completeness,
+    ),
+    "grade": (
+        "grade {folder}/vetting/candidates output={folder}/looked page={folder}/looked.html",
+        "looked",
+        result_of_grade,
+    ),
+    "combine": (
+        "combine {folder}/vetting/grading output={folder}/vetted sheet=none",
+        "vetted",
+        result_of_combine,
     ),
 }
 
