@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("gcc"), reason="there is no compiler for failing_disk.c"),
 ]
 LONG = "LENS_HPC_LONG" in os.environ
-TRIALS = 170 if LONG else 8
+TRIALS = 170 if LONG else 5
 """Of each verb."""
 
 KILL = -1
