@@ -10,15 +10,15 @@ and such estimates are of all others.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 
 from lens_hpc.errors import UserError
+from lens_hpc.grading.grade_settings import Rule
 
-Rule = Literal["top", "uncertain", "diverse", "random"]
 TOP, UNCERTAIN, DIVERSE, RANDOM = "top", "uncertain", "diverse", "random"
 RULES: tuple[Rule, ...] = get_args(Rule)
 """In the order in which they choose: chance comes last, among all that is left."""
