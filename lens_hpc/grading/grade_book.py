@@ -23,8 +23,11 @@ class GradeBook:
         self._lock = threading.Lock()
         self._is_closed = False
         self._counts = {}
+        self._known: set[tuple[str, str, int]] = set()
         for file in grade_files(folder):
-            self._counts[file.stem] = sum(1 for _ in read_lines(file, fingerprint))
+            lines = list(read_lines(file, fingerprint))
+            self._counts[file.stem] = len(lines)
+            self._known.update(filter(None, map(_identity, lines)))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -34,15 +37,20 @@ class GradeBook:
     def add(self, given: Sequence[GivenGrade]) -> int:
         """Append grades of one grader, and return how many lines there are now, all on disk.
 
-        Raises UserError when the system refuses to write, or when the book is closed.
+        A grade that is there already is not appended again: its window sends it twice where the
+        answer was lost, and by then a later one may stand below it. Raises UserError when the
+        system refuses to write, or when the book is closed.
         """
         grader = given[0].grader
         with self._lock:
             if self._is_closed:
                 raise UserError("the server ends; start it again")
             time = _now()
-            grades = [Grade(**one.model_dump(), time=time) for one in given]
-            append_grades(grades_file(self.folder, grader), grades)
+            new = [one for one in given if _identity(one) not in self._known]
+            grades = [Grade(**one.model_dump(), time=time) for one in new]
+            if grades:
+                append_grades(grades_file(self.folder, grader), grades)
+            self._known.update(filter(None, map(_identity, grades)))
             self._counts[grader] = self._counts.get(grader, 0) + len(grades)
             return self._counts[grader]
 
@@ -63,6 +71,11 @@ class GradeBook:
         """Append nothing more. What was being appended is on disk when this returns."""
         with self._lock:
             self._is_closed = True
+
+
+def _identity(grade: GivenGrade) -> tuple[str, str, int] | None:
+    """Return what no other grade has; None for one that is not numbered."""
+    return None if grade.number is None else (grade.grader, grade.window, grade.number)
 
 
 def _now() -> str:

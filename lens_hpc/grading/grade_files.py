@@ -55,6 +55,9 @@ class GivenGrade(_Line):
     """For which the item was looked at."""
     window: Annotated[str, Field(max_length=50)] = ""
     """Which one of the grader's windows sent it."""
+    number: Annotated[int, Field(ge=1)] | None = None
+    """Which one of that window's grades it is: a page sends a grade again when it does not know
+    whether it arrived."""
     view: Literal["mosaic", "single"] = "single"
 
 

@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def given(item: int, letter: str | None, grader: str = "anna", **others: str) -> GivenGrade:
+def given(item: int, letter: str | None, grader: str = "anna", **others: str | int) -> GivenGrade:
     values = {"item": f"i{item:06d}", "grade": letter, "grader": grader, **others}
     return GivenGrade.model_validate(values)
 
@@ -43,6 +43,20 @@ def test_the_latest_grades_are_known_to_go_on(folder: Path) -> None:
     expected = {"i000000": {"grade": "X", "class": "ring", "note": "<b>"}}
     assert book.latest("anna") == GradeBook(folder, FINGERPRINT).latest("anna") == expected
     assert book.latest("bob") == {}
+
+
+def test_a_grade_that_is_sent_again_does_not_overtake_a_later_one(folder: Path) -> None:
+    book = GradeBook(folder, FINGERPRINT)
+    first, later = given(0, "A", window="w1", number=1), given(0, "X", window="w2", number=1)
+    assert book.add([first]) == 1
+    assert book.add([later]) == 2
+
+    # The window did not get the answer, and then the server is started anew.
+    for _ in range(2):
+        assert book.add([first, given(1, "B", window="w1", number=2)]) == 3
+        assert book.latest("anna")["i000000"]["grade"] == "X"
+        book = GradeBook(folder, FINGERPRINT)
+    assert len(list(read_lines(grades_file(folder, "anna"), FINGERPRINT))) == 3
 
 
 def test_two_windows_of_one_grader_lose_nothing(folder: Path) -> None:

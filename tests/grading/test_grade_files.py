@@ -64,6 +64,7 @@ def test_a_grade_is_a_line(tmp_path: Path) -> None:
         "note": "é\n\u2028",
         "seconds": 3.2,
         "window": "",
+        "number": None,
         "view": "single",
         "time": TIME,
     }

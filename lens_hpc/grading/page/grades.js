@@ -38,7 +38,7 @@ function record(place, state, seconds) {
   const { item } = items[place];
   const line = {
     item, grader, ...state, seconds: Math.round(10 * seconds) / 10,
-    time: new Date().toISOString(), window: kept.window, view: screen,
+    time: new Date().toISOString(), window: kept.window, number: kept.count + 1, view: screen,
   };
   kept.addLine(line);
   apply(line);

@@ -80,7 +80,7 @@ class Server {
     if (this.sending) return;
     this.sending = true;
     while (kept.names(LINE).length) {
-      // One window at a time: a grade that is sent twice could overtake a later one.
+      // One window at a time, so that each grade is sent before later ones.
       const sent = await navigator.locks.request(kept.prefix, () => this.sendLines());
       if (!sent) await wait(RETRY_MS);
     }
@@ -101,7 +101,7 @@ class Server {
     }
   }
 
-  /** The server itself says when it got a line. */
+  /** The server itself says when it got a line, and takes a line that it has already for granted. */
   post(lines) {
     const headers = { "Content-Type": "application/json" };
     const body = JSON.stringify(lines.map(({ time, ...line }) => line));
