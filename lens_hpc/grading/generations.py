@@ -18,6 +18,7 @@ from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.training_rows import RowHashes, find_seen_rows, hash_rows
 from lens_hpc.dataset.verdict import manifest_crc32
 from lens_hpc.errors import UserError
+from lens_hpc.grading.alike import differences
 from lens_hpc.grading.joined_rows import (
     add_rows,
     copied_blocks,
@@ -28,7 +29,6 @@ from lens_hpc.grading.joined_rows import (
 from lens_hpc.logs import logger
 from lens_hpc.packing.derived import SplitRows, write_dataset
 from lens_hpc.packing.describing import DatasetFacts
-from lens_hpc.scoring.provenance import LARGEST_SCALE_DIFFERENCE
 
 TRAIN = "train"
 GENERATIONS = "generations"
@@ -86,14 +86,9 @@ def _check_kind(parent: Dataset, candidates: Split) -> None:
         raise UserError(f"{parent.path}: has no split {TRAIN}, which candidates could join")
 
     here, there = candidates.manifest, parent.manifest
-    differing = [
-        f"{name} {getattr(here, name)}, not {getattr(there, name)}"
-        for name in ("bands", "height", "width", "dtype", "units")
-        if getattr(here, name) != getattr(there, name)
-    ]
-    scales = here.pixel_scale_arcsec, there.pixel_scale_arcsec
-    if abs(scales[0] / scales[1] - 1) > LARGEST_SCALE_DIFFERENCE:
-        differing.append(f"pixels of {scales[0]:g} arcsec, not {scales[1]:g}")
+    differing = differences(here.kind, there.kind)
+    if here.dtype != there.dtype:
+        differing.append(f"pixels in {here.dtype}, not {there.dtype}")
     lacking = [name for name in there.features if name not in here.features]
     if lacking:
         differing.append(f"no features {', '.join(lacking)}")

@@ -8,28 +8,16 @@ import pandas as pd
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.errors import UserError
+from lens_hpc.grading.alike import differences
 from lens_hpc.logs import logger
 
 TRUTHS = {"known": 1, "injected": 1, "ordinary": 0}
 """Each kind of hidden galaxy, and the label that its rows have."""
-LARGEST_SCALE_DIFFERENCE = 0.02
 
 
 def check_cutouts_alike(kind: str, hidden: Dataset, candidates: Manifest) -> None:
     """Raise UserError for a dataset whose cutouts a grader could tell from the candidates'."""
-    here, there = hidden.manifest, candidates
-    facts = {
-        "bands": (", ".join(here.bands), ", ".join(there.bands)),
-        "size": (f"{here.height} x {here.width} px", f"{there.height} x {there.width} px"),
-        "units": (here.units, there.units),
-    }
-    differing = [
-        f"{name} {one}, not {other}" for name, (one, other) in facts.items() if one != other
-    ]
-    if abs(here.pixel_scale_arcsec / there.pixel_scale_arcsec - 1) > LARGEST_SCALE_DIFFERENCE:
-        differing.append(
-            f"pixels of {here.pixel_scale_arcsec:g} arcsec, not {there.pixel_scale_arcsec:g}"
-        )
+    differing = differences(hidden.manifest.kind, candidates.kind)
     if differing:
         raise UserError(
             f"{kind} = {hidden.path}: its cutouts would be told from the candidates: "

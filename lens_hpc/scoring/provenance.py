@@ -37,7 +37,7 @@ def check_same_survey(
         found[PIXEL_SCALE] = f"pixels of {here:g} arcsec, where the run was trained on {there:g}"
     if scored.units != training.units:
         found[UNITS] = f"units of {scored.units}, where the run was trained on {training.units}"
-    elif band := _band_of_another_zero_point(scored, training):
+    elif band := band_of_another_zero_point(scored, training):
         found[UNITS] = (
             f"a zero point of {scored.zero_point[band]:g} in {band}, where the run was trained on "
             f"{training.zero_point[band]:g}, so that {scored.units} mean another flux"
@@ -53,10 +53,10 @@ def check_same_survey(
     return list(found.values())
 
 
-def _band_of_another_zero_point(scored: SurveyKind, training: SurveyKind) -> str | None:
+def band_of_another_zero_point(one: SurveyKind, other: SurveyKind) -> str | None:
     """Return the first band whose zero points are both known, and differ."""
-    for band in scored.bands:
-        here, there = scored.zero_point.get(band), training.zero_point.get(band)
+    for band in one.bands:
+        here, there = one.zero_point.get(band), other.zero_point.get(band)
         if here is None or there is None:
             continue
         if abs(here - there) > LARGEST_ZERO_POINT_DIFFERENCE:

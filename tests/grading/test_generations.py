@@ -39,7 +39,8 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     }
     survey = write_survey(folder / "s", rows=ROWS, **columns)
     kept = "columns.keep=[RA_deg, DEC_deg, class]"
-    settings = "columns.split=part", "columns.group=field", kept
+    zero_point = "zero_point={g: 27, r: 27}"
+    settings = "columns.split=part", "columns.group=field", kept, zero_point
     return Dataset(pack_survey(survey, folder / "d", *settings))
 
 
@@ -237,9 +238,10 @@ def test_without_positions_it_is_said(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"bands": ("r", "g")}, r"bands \('r', 'g'\), not \('g', 'r'\)"),
-        ({"height": 9}, "height 9, not 8"),
-        ({"dtype": "float16"}, "dtype float16, not float32"),
+        ({"bands": ("r", "g")}, "bands r, g, not g, r"),
+        ({"height": 9}, "size 9 x 8 px, not 8 x 8 px"),
+        ({"dtype": "float16"}, "pixels in float16, not float32"),
+        ({"zero_point": {"g": 25.0, "r": 27.0}}, "a zero point of 25 in g, not 27"),
         ({"units": "nJy"}, "units nJy, not counts"),
         ({"pixel_scale_arcsec": 0.25}, "pixels of 0.25 arcsec, not 0.2"),
         ({"features": ("radius",)}, "no features colour"),
