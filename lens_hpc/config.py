@@ -90,7 +90,8 @@ class Model(Settings):
     inputs: Literal["fusion", "image", "features"] = "fusion"
     """Train both branches, or one alone: the ablation."""
     backbone: str = "resnet50"
-    """Any timm model."""
+    """Any timm model | hf_hub:OWNER/NAME, pre-trained by others, on galaxies for instance, as
+    `lens-hpc weights` fetched it from the Hugging Face hub | local-dir:FOLDER, such a folder."""
     weights: WordOrPath = "pretrained"
     """none | pretrained (timm's, as `lens-hpc weights` fetched them) | a FILE of weights for the
     backbone | a RUN, or one of its folders, to start from its whole model; tensors that have
@@ -208,8 +209,8 @@ class Loop(Settings):
     timeout_minutes: PositiveFloat = 10.0
     """How long a process may not answer the others before the job ends with its name."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Where metrics go beside metrics.jsonl: tensorboard, wandb, mlflow, ... as Accelerate names
-    them."""
+    """Who shows the metrics, beside metrics.jsonl: tensorboard, wandb, mlflow, or another one that
+    Accelerate knows."""
 
 
 class Checkpoint(Settings):

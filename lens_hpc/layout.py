@@ -15,7 +15,8 @@ RUN/environment.json                      what ran where
 RUN/metrics.jsonl                         a line an epoch
 RUN/nonfinite.json                        samples of the step in which the loss was no number
 RUN/logs/rank-0.log                       what each process said
-RUN/tensorboard/                          the same metrics for TensorBoard
+RUN/tensorboard/, wandb/ and mlflow/      the same metrics for trackers, and pictures
+RUN/trackers.json and tracked.txt         what these call the run, and up to which step they know it
 RUN/checkpoints/step-00001000/state.pt    all that a run needs to go on
 RUN/checkpoints/step-00001000/complete.json
 RUN/best/ and RUN/final/                  model.safetensors, config.yaml, manifest.json,
@@ -37,12 +38,27 @@ GRADING/grading.json                      candidates, settings and counts of wha
 GRADING/items.parquet                     what is graded, in the order in which it is shown
 GRADING/grades/GRADER.jsonl               a line a grade, never rewritten
 
+EXPORT/README.md                          the model card
+EXPORT/model.safetensors                  as in RUN/best, with config.yaml, manifest.json,
+                                          calibration.json and training_rows.parquet
+EXPORT/model.onnx and model.pt2           from stored values to logits, for ONNX Runtime and PyTorch
+EXPORT/model.json                         bands, units, features, ...: what these files say, too
+EXPORT/figures/                           those of the evaluations that the card shows
+
 VETTED/graded.parquet, .csv and .fits     the candidates of a grading, the best first
 VETTED/graders.json                       how good graders are, and how well they agree
 VETTED/contact_sheet.pdf or .png          grades A and B
 VETTED/zooniverse.csv and zooniverse/     manifest and pictures for volunteers
 VETTED/dataset/                           the next generation's dataset
 VETTED/vetting.json                       counts, estimates for the survey, and where all comes from
+
+SWEEP/sweep.yaml and base.yaml            what is swept, and the settings that all runs begin with
+SWEEP/study.journal                       the trials, as Optuna's journal has them
+SWEEP/folds/0/                            a dataset for each fold, where there are folds
+SWEEP/trials/0007/                        the run of a trial, or 0007-seed-1-fold-0/
+SWEEP/trials/0007.yaml and 0007.log       its settings, and what its training said
+SWEEP/trials.parquet and trials.csv       a row a run: settings, status and validation
+SWEEP/best.yaml and sweep.png             the best settings, and a picture of all
 
 While it is written, .NAME.painting beside an injected dataset holds what is painted already, until
 the dataset is there.
@@ -80,6 +96,9 @@ METRICS_LOG = "metrics.jsonl"
 NONFINITE = "nonfinite.json"
 LOGS = "logs"
 TENSORBOARD = "tensorboard"
+MLFLOW = "mlflow"
+TRACKERS = "trackers.json"
+TRACKED = "tracked.txt"
 
 BEST, FINAL = "best", "final"
 WEIGHTS = "model.safetensors"
@@ -111,6 +130,12 @@ SUMMARY = "summary.json"
 CANDIDATES = "candidates"
 SURVEY_ROWS = ".rows"
 
+# ---- an exported model ----
+
+CARD = "README.md"
+ONNX_MODEL, TORCH_MODEL = "model.onnx", "model.pt2"
+DESCRIPTION = "model.json"
+
 # ---- the grading of candidates ----
 
 GRADING = "grading.json"
@@ -125,6 +150,17 @@ CONTACT_SHEET = "contact_sheet"
 ZOONIVERSE = "zooniverse"
 NEXT_DATASET = "dataset"
 VETTING = "vetting.json"
+
+# ---- a sweep ----
+
+SWEEP = "sweep.yaml"
+BASE = "base.yaml"
+STUDY = "study.journal"
+FOLDS = "folds"
+RUNS = "trials"
+SWEEP_TABLE = "trials"
+SWEEP_FIGURE = "sweep.png"
+BEST_SETTINGS = "best.yaml"
 
 
 def scores_file(output: Path, part: str) -> Path:

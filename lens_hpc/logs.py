@@ -1,23 +1,19 @@
-"""What the user sees while a command works: log lines, and progress."""
+"""What the user sees while a command works: log lines, and streams that never fail."""
 
 import io
 import logging
 import os
 import select
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from tqdm import tqdm
-
+from lens_hpc import status_line
 from lens_hpc.texts import printable
 
 logger = logging.getLogger("lens_hpc")
-SECONDS_BETWEEN_LINES = 10.0
 
 
 # ---- streams ----
@@ -86,7 +82,7 @@ def setup(rank: int = 0) -> None:
     This replaces whatever logging the process had, so it is for the command line alone. Code that
     runs in somebody else's process uses `shown`.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_LineFormatter(_line_format(rank)))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(_level(rank))
@@ -102,7 +98,7 @@ def shown(rank: int = 0) -> Iterator[None]:
         yield
         return
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_LineFormatter(_line_format(rank)))
     with _handler_added(handler), _level_set(logger, _level(rank)):
         yield
@@ -152,6 +148,14 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class _Lines(logging.StreamHandler):
+    """Log lines on a stream, where progress may be drawn as well."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with status_line.set_aside():
+            super().emit(record)
 
 
 class _LogFile(logging.FileHandler):
@@ -210,79 +214,3 @@ def _level_set(some_logger: logging.Logger, level: int) -> Iterator[None]:
         yield
     finally:
         some_logger.setLevel(before)
-
-
-# ---- progress ----
-
-
-class _Bar(tqdm):
-    """A bar that leaves nothing behind."""
-
-    # Without an interval, tqdm starts no thread that watches over its bars until the process ends.
-    monitor_interval = 0
-    # tqdm's own lock is a semaphore between processes, but only one process draws this bar.
-    _lock = threading.RLock()
-
-
-class Progress:
-    """A bar on a terminal, gone at the end; elsewhere a plain line now and then.
-
-    It is silent unless `shown`. Call `close` at the end, or use it as a context manager.
-    """
-
-    def __init__(self, total: int, title: str, unit: str, shown: bool = True) -> None:
-        self.total = total
-        self.title = printable(title)
-        self.unit = unit
-        self.done = 0
-        self.facts: dict[str, str] = {}
-
-        on_terminal = sys.stderr.isatty()
-        self.draws_bar = shown and on_terminal
-        self.writes_lines = shown and not on_terminal
-        self.bar = _Bar(
-            total=total, desc=self.title, unit=f" {unit}", disable=not self.draws_bar, leave=False
-        )
-
-        self.began = time.monotonic()
-        self.last_line = self.began
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def update(self, count: int, **facts: str) -> None:
-        """Count `count` more units as done; `facts` join or replace those shown beside them."""
-        self.done += count
-        self.facts |= facts
-        self.bar.set_postfix(self.facts, refresh=False)
-        self.bar.update(count)
-
-        now = time.monotonic()
-        if self.writes_lines and now - self.last_line >= SECONDS_BETWEEN_LINES:
-            self.last_line = now
-            logger.info(self._line())
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self.bar.close()
-
-    def rate(self) -> float:
-        """Return the units a second since the start."""
-        seconds = time.monotonic() - self.began
-        return self.done / max(seconds, 1e-9)
-
-    def _line(self) -> str:
-        rate = self.rate()
-        parts = [
-            self.title,
-            f"{self.done:,}/{self.total:,} {self.unit}",
-            f"{rate:,.0f} {self.unit}/s",
-        ]
-        if self.done:  # else nobody knows
-            seconds_left = (self.total - self.done) / rate
-            parts.append(f"{seconds_left:,.0f} s left")
-        parts += [f"{name} {value}" for name, value in self.facts.items()]
-        return "  ".join(parts)

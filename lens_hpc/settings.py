@@ -167,17 +167,18 @@ def dump(settings: Settings) -> str:
 
 def differences(one: Settings, other: Settings, ignored: Collection[str] = ()) -> list[str]:
     """Describe every setting in which two differ, but for the dotted keys ignored."""
-    left = dict(_leaves(one.model_dump(mode="json")))
-    right = dict(_leaves(other.model_dump(mode="json")))
+    left = dict(leaves(one.model_dump(mode="json")))
+    right = dict(leaves(other.model_dump(mode="json")))
 
     keys = [key for key in left | right if key not in ignored and left.get(key) != right.get(key)]
     return [f"{key}: {left.get(key)} there, {right.get(key)} here" for key in keys]
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each setting in a tree of groups."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

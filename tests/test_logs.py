@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from lens_hpc import logs
 
@@ -176,59 +175,6 @@ def test_an_output_waits_for_its_reader_where_the_system_does_not() -> None:
     with os.fdopen(reader) as read:
         assert read.read() == text
     writing.join()
-
-
-# ---- progress ----
-
-
-def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with caplog.at_level(logging.INFO, "lens_hpc"):
-        progress = logs.Progress(1000, "train", "cutouts")
-        progress.update(600, loss="0.5", AUC="0.9")
-        assert not caplog.messages
-        monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
-        progress.update(300, loss="0.4")
-    (line,) = caplog.messages
-    assert line.startswith("train  900/1,000 cutouts  ")
-    assert line.endswith(" cutouts/s  0 s left  loss 0.4  AUC 0.9")
-
-
-def test_before_one_is_done_no_time_left_is_guessed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
-    with logs.Progress(10, "predict", "objects") as progress:
-        progress.update(0)
-    assert caplog.messages == ["predict  0/10 objects  0 objects/s"]
-
-
-def test_progress_of_other_ranks_is_silent(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "SECONDS_BETWEEN_LINES", 0.0)
-    with caplog.at_level(logging.INFO, "lens_hpc"):
-        progress = logs.Progress(1, "pack", "rows", shown=False)
-        progress.update(1)
-        progress.close()
-    assert not caplog.messages
-
-
-def test_a_bar_is_gone_at_the_end_with_its_thread(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    threads = threading.enumerate()
-    interval = tqdm.monitor_interval
-    with logs.Progress(10, "pack", "rows") as progress:
-        progress.update(5, MB="3")
-        assert threading.enumerate() == threads
-    assert progress.bar.disable
-    assert tqdm.monitor_interval == interval
-    written = capsys.readouterr().err
-    assert "pack:" in written
-    assert written.endswith("\r")
 
 
 def test_a_library_that_sets_its_own_level_is_quieted_all_the_same(

@@ -4,6 +4,7 @@ Each finding has a verdict. `leak`: a result on this dataset would not be believ
 may be a good reason, which somebody should know. `fine`: nothing was found.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lens_hpc.auditing.audited_rows import AuditedRows
@@ -13,7 +14,7 @@ from lens_hpc.auditing.catalogue_checks import (
     judge_groups,
     judge_names,
 )
-from lens_hpc.auditing.cutout_facts import examine_cutouts
+from lens_hpc.auditing.cutout_facts import CutoutFacts, examine_cutouts
 from lens_hpc.auditing.image_checks import (
     judge_border,
     judge_centres,
@@ -26,7 +27,11 @@ from lens_hpc.auditing.image_checks import (
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.dataset.split import Split
-from lens_hpc.dataset.verdict import Audit, manifest_crc32
+from lens_hpc.dataset.verdict import Audit, Finding, manifest_crc32
+from lens_hpc.progress import Progress
+
+Check = Callable[[], Iterable[Finding]]
+"""It looks at some rows, and says what it found."""
 
 
 def audit_dataset(dataset: Path, quick: bool = False) -> Audit | None:
@@ -41,24 +46,10 @@ def audit_dataset(dataset: Path, quick: bool = False) -> Audit | None:
             return None
 
         rows = AuditedRows(splits, quick)
-        findings = [
-            judge_class_balance(rows),
-            judge_groups(rows),
-            *judge_features(rows),
-        ]
-
+        findings = _make_checks(_catalogue_checks(rows))
         if not quick:
             cutouts = examine_cutouts(rows)
-            findings += [
-                *judge_names(rows),
-                judge_file_types(rows),
-                *judge_image_numbers(rows, cutouts.numbers),
-                *judge_textures(rows, cutouts.textures),
-                judge_border(rows, cutouts),
-                *judge_centres(rows, cutouts.centres),
-                *judge_told_apart(rows, cutouts),
-                *judge_duplicates(rows, cutouts),
-            ]
+            findings += _make_checks(_image_checks(rows, cutouts))
 
     return Audit(
         dataset=rows.manifest.name,
@@ -66,6 +57,39 @@ def audit_dataset(dataset: Path, quick: bool = False) -> Audit | None:
         rows=len(rows),
         findings=tuple(findings),
     )
+
+
+def _catalogue_checks(rows: AuditedRows) -> dict[str, Check]:
+    return {
+        "class balance": lambda: [judge_class_balance(rows)],
+        "groups": lambda: [judge_groups(rows)],
+        "features": lambda: judge_features(rows),
+    }
+
+
+def _image_checks(rows: AuditedRows, cutouts: CutoutFacts) -> dict[str, Check]:
+    """Return those of the images, and of the catalogue those that take as long."""
+    return {
+        "names": lambda: judge_names(rows),
+        "file types": lambda: [judge_file_types(rows)],
+        "numbers of images": lambda: judge_image_numbers(rows, cutouts.numbers),
+        "textures": lambda: judge_textures(rows, cutouts.textures),
+        "border": lambda: [judge_border(rows, cutouts)],
+        "centres": lambda: judge_centres(rows, cutouts.centres),
+        "classes told apart": lambda: judge_told_apart(rows, cutouts),
+        "duplicates": lambda: judge_duplicates(rows, cutouts),
+    }
+
+
+def _make_checks(checks: dict[str, Check]) -> list[Finding]:
+    """Make all checks in their order, and show which."""
+    findings: list[Finding] = []
+    with Progress(len(checks), "audit", "checks") as progress:
+        for name, check in checks.items():
+            progress.begin(name)
+            findings += check()
+            progress.update(1)
+    return findings
 
 
 def _has_both_classes(splits: list[Split]) -> bool:

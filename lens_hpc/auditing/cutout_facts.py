@@ -1,18 +1,17 @@
 """What the checks need to know of all cutouts, from one reading of them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 
-from lens_hpc import logs
 from lens_hpc.auditing.audited_rows import AuditedRows
 from lens_hpc.auditing.duplicates import cutout_fingerprints
 from lens_hpc.auditing.same_sky import sky_signatures
 from lens_hpc.auditing.shortcuts import OBJECT_NUMBERS, measure_centres, measure_cutouts
 from lens_hpc.auditing.textures import border_pixels, measure_textures
 from lens_hpc.dataset.shards import crc32_of_each
+from lens_hpc.progress import Progress
 from lens_hpc.resources import usable_cpus
 
 # Cutouts are read in blocks of about this size, counted as 4 bytes a pixel.
@@ -70,8 +69,10 @@ def examine_cutouts(rows: AuditedRows) -> CutoutFacts:
         return _examine_images(images, is_for_border[block], is_for_signatures[block])
 
     blocks = []
-    progress = logs.Progress(len(rows), "audit", "cutouts")
-    with closing(progress), ThreadPoolExecutor(usable_cpus()) as pool:
+    with (
+        Progress(len(rows), "audit", "cutouts") as progress,
+        ThreadPoolExecutor(usable_cpus()) as pool,
+    ):
         for block in pool.map(examine_block, range(0, len(rows), block_rows)):
             blocks.append(block)
             progress.update(len(block.checksums))

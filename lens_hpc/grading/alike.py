@@ -4,7 +4,7 @@ from lens_hpc.dataset.survey_kind import SurveyKind
 from lens_hpc.scoring.provenance import LARGEST_SCALE_DIFFERENCE, band_of_another_zero_point
 
 
-def differences(here: SurveyKind, there: SurveyKind) -> list[str]:
+def cutout_differences(here: SurveyKind, there: SurveyKind) -> list[str]:
     """Return in what cutouts are not such as others, in words; none where they are alike."""
     facts = {
         "bands": (", ".join(here.bands), ", ".join(there.bands)),

@@ -18,7 +18,7 @@ from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.training_rows import RowHashes, find_seen_rows, hash_rows
 from lens_hpc.dataset.verdict import manifest_crc32
 from lens_hpc.errors import UserError
-from lens_hpc.grading.alike import differences
+from lens_hpc.grading.alike import cutout_differences
 from lens_hpc.grading.joined_rows import (
     add_rows,
     copied_blocks,
@@ -86,7 +86,7 @@ def _check_kind(parent: Dataset, candidates: Split) -> None:
         raise UserError(f"{parent.path}: has no split {TRAIN}, which candidates could join")
 
     here, there = candidates.manifest, parent.manifest
-    differing = differences(here.kind, there.kind)
+    differing = cutout_differences(here.kind, there.kind)
     if here.dtype != there.dtype:
         differing.append(f"pixels in {here.dtype}, not {there.dtype}")
     lacking = [name for name in there.features if name not in here.features]

@@ -8,7 +8,7 @@ import pandas as pd
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.errors import UserError
-from lens_hpc.grading.alike import differences
+from lens_hpc.grading.alike import cutout_differences
 from lens_hpc.logs import logger
 
 TRUTHS = {"known": 1, "injected": 1, "ordinary": 0}
@@ -17,7 +17,7 @@ TRUTHS = {"known": 1, "injected": 1, "ordinary": 0}
 
 def check_cutouts_alike(kind: str, hidden: Dataset, candidates: Manifest) -> None:
     """Raise UserError for a dataset whose cutouts a grader could tell from the candidates'."""
-    differing = differences(hidden.manifest.kind, candidates.kind)
+    differing = cutout_differences(hidden.manifest.kind, candidates.kind)
     if differing:
         raise UserError(
             f"{kind} = {hidden.path}: its cutouts would be told from the candidates: "

@@ -30,6 +30,7 @@ from lens_hpc.packing.describing import (
     with_statistics,
 )
 from lens_hpc.packing.training_statistics import ranges_of, ranges_of_none
+from lens_hpc.progress import Progress
 
 SHARD_MIB = 256
 
@@ -105,9 +106,11 @@ class _SplitWriter:
         shard_rows = rows_of_shard(row_bytes, shard_mib)
 
         blocks = self._noted(given.blocks)
-        for start in range(0, given.rows, shard_rows):
-            count = min(shard_rows, given.rows - start)
-            self.shards.append(self._write_shard(count, blocks))
+        with Progress(given.rows, f"write {self.split}", "rows") as progress:
+            for start in range(0, given.rows, shard_rows):
+                count = min(shard_rows, given.rows - start)
+                self.shards.append(self._write_shard(count, blocks))
+                progress.update(count)
         assert next(blocks, None) is None, f"{self.split} has more than {given.rows} rows"
 
     def record(self) -> SplitRecord:

@@ -11,13 +11,14 @@ import numpy as np
 from lens_hpc import files
 from lens_hpc.dataset import shards
 from lens_hpc.errors import UserError
-from lens_hpc.logs import Progress, logger
+from lens_hpc.logs import logger
 from lens_hpc.packing.describing import shard_attributes
 from lens_hpc.packing.image_formats import BadCutoutError
 from lens_hpc.packing.notes import ShardNote, notes_folder, read_note, write_note
 from lens_hpc.packing.plan import MOST_LISTED, Plan, Shard, bad_rows_error
 from lens_hpc.packing.training_statistics import ranges_of, ranges_of_none
 from lens_hpc.packing.watching import Watch, deadly_file_error
+from lens_hpc.progress import Progress
 from lens_hpc.workers import make_pool
 
 LONGEST_SOURCE = 32

@@ -25,7 +25,7 @@ from lens_hpc import files, layout
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.errors import UserError
 from lens_hpc.holding import held
-from lens_hpc.logs import Progress, logger
+from lens_hpc.logs import logger
 from lens_hpc.packing.recipe import PackSettings
 from lens_hpc.predicting import records
 from lens_hpc.predicting.dry_run import describe_work
@@ -43,6 +43,7 @@ from lens_hpc.predicting.sharing import share_out
 from lens_hpc.predicting.summary import describe_summary, finish_output
 from lens_hpc.predicting.survey import SurveyToScore, kind_of_recipe
 from lens_hpc.process import torch_unchanged
+from lens_hpc.progress import Progress
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
@@ -216,7 +217,7 @@ def _score_share(
 
         def count(looked_at: int) -> None:
             progress.update(looked_at)
-            tell(f"{progress.done:,} of {objects:,} objects")
+            tell(f"{progress.done:,.0f} of {objects:,} objects")
 
         for work in scorer.run(missing, count):
             part = survey.parts[work.number]

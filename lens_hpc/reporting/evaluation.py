@@ -40,26 +40,25 @@ from lens_hpc.reporting.recovery import (
     split_positions,
 )
 from lens_hpc.reporting.report import Subject, write_report
-from lens_hpc.reporting.results import Results, Survey, evaluate_scores
+from lens_hpc.reporting.results import Survey, evaluate_scores
+from lens_hpc.reporting.summary import best_ranked, summarize
+from lens_hpc.reporting.tracked import show_in_trackers
 from lens_hpc.scoring import predictions
 from lens_hpc.scoring.calibration import (
     Calibration,
     fit_calibration,
-    probability,
     probability_maps,
 )
 from lens_hpc.scoring.distributed import EnsembleScorer, samples_for
 from lens_hpc.scoring.out_of_memory import out_of_memory_named, smaller_batch_size
 from lens_hpc.scoring.predictions import Scores
 from lens_hpc.scoring.provenance import SeenBefore, check_same_survey, find_rows_seen
-from lens_hpc.texts import csv_text, printable
+from lens_hpc.texts import csv_text
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.run_folder import held_together
 
 IDS_SHOWN = 5
-# The terminal shows values below each other.
-TITLE_WIDTH = 18
 
 
 @dataclass(frozen=True)
@@ -193,18 +192,21 @@ def _evaluate(accelerator: Accelerator, task: _Task, survey: Survey) -> Evaluati
     name = evaluation_name(task.scoring, task.runs)
     folder = files.final_name(layout.evaluation_folder(task.runs[0], name))
     evaluation = None
-    # The folder is made before the work, for all that could keep it from being made.
-    with held_together(accelerator, folder), _folder_of_all(accelerator, folder) as partial:
-        calibration, rows, logits = _score(accelerator, task)
-        maps = probability_maps(calibration)
-        with waited_for(accelerator, "writing predictions"), refusals_named(folder):
-            rank = accelerator.process_index
-            predictions.write_part(partial, rank, task.split, rows, logits, maps)
+    with held_together(accelerator, folder):
+        # It is made before the work, for all that could keep it from being made.
+        with _folder_of_all(accelerator, folder) as partial:
+            calibration, rows, logits = _score(accelerator, task)
+            maps = probability_maps(calibration)
+            with waited_for(accelerator, "writing predictions"), refusals_named(folder):
+                rank = accelerator.process_index
+                predictions.write_part(partial, rank, task.split, rows, logits, maps)
 
-        # All parts are there now.
-        if accelerator.is_main_process:
-            scores = predictions.merge_parts(partial, task.split)
-            evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
+            # All parts are there now.
+            if accelerator.is_main_process:
+                scores = predictions.merge_parts(partial, task.split)
+                evaluation = _write_evaluation(partial, folder, task, survey, calibration, scores)
+        if evaluation:
+            show_in_trackers(folder, task.runs[0], task.members[0])
     return evaluation
 
 
@@ -363,7 +365,7 @@ def check_scores(logits: np.ndarray, split: Split) -> None:
         )
 
 
-# ---- names and texts ----
+# ---- names ----
 
 
 def evaluation_name(scoring: Scoring, runs: Sequence[Path]) -> str:
@@ -385,49 +387,3 @@ def evaluation_name(scoring: Scoring, runs: Sequence[Path]) -> str:
     for run in runs[1:]:
         parts.append(f"with-{run.resolve().name}")
     return "-".join(parts)
-
-
-def best_ranked(split: Split, scores: Scores) -> str:
-    """Return the ids of the highest scores, with their probabilities."""
-    rows = np.argsort(-scores.logits, kind="stable")[:IDS_SHOWN]
-    named = zip(split.ids(rows).tolist(), probability(scores.logits[rows]), strict=True)
-    return ", ".join(f"{printable(text, kept='')} ({value:.4f})" for text, value in named)
-
-
-def summarize(folder: Path, results: Results, ablation: Ablation, best: str) -> str:
-    """Return the headline numbers and where everything else is, for the terminal."""
-    if results.sample is None:
-        lines = _lines_without_ranking(results, best)
-    else:
-        lines = [f"{results.n:,} samples, {results.n_lenses:,} lenses", *_headlines(results)]
-
-    lines += [f"  {name:<{TITLE_WIDTH}} {found}" for name, found in results.told_besides]
-    lines += [f"  {line}" for line in ablation.lines()]
-    written = f"{layout.REPORT}, {layout.METRICS}, {layout.PREDICTIONS} and {layout.FIGURES}/"
-    lines.append(f"{written} are in {folder}")
-    return "\n".join(lines)
-
-
-def _lines_without_ranking(results: Results, best: str) -> list[str]:
-    """Return what helps where a class is missing: how many scores are high, and whose."""
-    above = [f"{count:,} above {name}" for name, count in results.counts_above.items()]
-    return [
-        f"{results.n + results.n_unlabelled:,} samples are scored; {results.why_no_ranking}, so "
-        "that there is no ranking of lenses and non-lenses to measure",
-        f"  {'probabilities':<{TITLE_WIDTH}} {', '.join(above)}",
-        f"  {'highest':<{TITLE_WIDTH}} {best}",
-    ]
-
-
-def _headlines(results: Results) -> list[str]:
-    lines = []
-    for quantity in results.headlines:
-        value = quantity.why_not if quantity.value is None else f"{quantity.value:.4f}"
-        line = f"  {quantity.metric.name:<{TITLE_WIDTH}} {value}"
-        if quantity.ci95:
-            low, high = quantity.ci95
-            line += f"  95% interval [{low:.4f}, {high:.4f}]{quantity.metric.interval_of}"
-        elif quantity.why_no_interval:
-            line += f"  no interval: {quantity.why_no_interval}"
-        lines.append(line)
-    return lines

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lens_hpc.metrics import Curve, highest_rate, purity_at_least
+from lens_hpc.progress import Progress
 from lens_hpc.reporting.results import Results
 from lens_hpc.texts import printable
 
@@ -88,17 +89,25 @@ def save_figures(folder: Path, drawings: dict[str, Draw]) -> dict[str, str]:
     """Draw each into folder/NAME.png and NAME.pdf, and return the SVG of each."""
     folder.mkdir()
     pictures = {}
-    for name, draw in drawings.items():
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-            draw(figure.subplots())
-
-            (folder / f"{name}.png").write_bytes(_render(figure, "png", dpi=DOTS_PER_INCH))
-            # To lay it out once is enough: that takes most of the time.
-            figure.set_layout_engine("none")
-            (folder / f"{name}.pdf").write_bytes(_render(figure, "pdf"))
-            pictures[name] = _render(figure, "svg", metadata={"Date": None}).decode()
+    with Progress(len(drawings), "draw", "figures") as progress:
+        for name, draw in drawings.items():
+            progress.begin(name)
+            pictures[name] = _save_figure(folder, name, draw)
+            progress.update(1)
     return pictures
+
+
+def _save_figure(folder: Path, name: str, draw: Draw) -> str:
+    """Draw one figure into its two files, and return its SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        draw(figure.subplots())
+
+        (folder / f"{name}.png").write_bytes(_render(figure, "png", dpi=DOTS_PER_INCH))
+        # To lay it out once is enough: that takes most of the time.
+        figure.set_layout_engine("none")
+        (folder / f"{name}.pdf").write_bytes(_render(figure, "pdf"))
+        return _render(figure, "svg", metadata={"Date": None}).decode()
 
 
 def _render(figure: Figure, kind: str, **options: Any) -> bytes:

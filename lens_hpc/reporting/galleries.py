@@ -6,12 +6,14 @@ between them: its style moves the picture.
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.special import expit
 
 from lens_hpc.dataset.split import Split
@@ -26,6 +28,8 @@ FEATURES_SHOWN = 6
 # Sides of a picture, in pixels: larger cutouts would make a page of many megabytes.
 LARGEST_SIDE = 160
 QUALITY = 88
+SHEET_COLUMNS = 8
+TILE_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,33 @@ def _as_strip(views: list[np.ndarray]) -> str:
     content = io.BytesIO()
     strip.save(content, "webp", quality=QUALITY, method=4)
     return data_uri("image/webp", content.getvalue())
+
+
+# ---- sheets ----
+
+
+def save_sheets(folder: Path, album: Album) -> None:
+    """Write a PNG of each gallery: the first view of its cutouts, row by row."""
+    for gallery in album.galleries:
+        tiles = [_first_view(card.picture, len(album.views)) for card in gallery.cards]
+        rows = -(-len(tiles) // SHEET_COLUMNS)
+        sheet = Image.new("RGB", (SHEET_COLUMNS * TILE_SIDE, rows * TILE_SIDE), "white")
+        for number, tile in enumerate(tiles):
+            row, column = divmod(number, SHEET_COLUMNS)
+            sheet.paste(tile, (column * TILE_SIDE, row * TILE_SIDE))
+
+        name = re.sub(r"\W+", "_", gallery.title.lower())
+        content = io.BytesIO()
+        sheet.save(content, "png")
+        (folder / f"{name}.png").write_bytes(content.getvalue())
+
+
+def _first_view(picture: str, views: int) -> Image.Image:
+    """Return the first of the views in a card's picture, as a tile of a sheet."""
+    content = base64.b64decode(picture.partition(",")[2])
+    strip = Image.open(io.BytesIO(content))
+    first = strip.crop((0, 0, strip.width // views, strip.height))
+    return ImageOps.pad(first, (TILE_SIDE, TILE_SIDE), Image.Resampling.NEAREST)
 
 
 def data_uri(kind: str, content: bytes) -> str:

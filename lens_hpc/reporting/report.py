@@ -22,7 +22,7 @@ from lens_hpc.reporting import figures
 from lens_hpc.reporting.breakdown import Column
 from lens_hpc.reporting.comparison import Ablation
 from lens_hpc.reporting.facts import gather_facts
-from lens_hpc.reporting.galleries import make_album
+from lens_hpc.reporting.galleries import make_album, save_sheets
 from lens_hpc.reporting.results import Results
 from lens_hpc.reporting.selections import read_selections
 from lens_hpc.scoring.predictions import Scores
@@ -62,13 +62,15 @@ def write_report(
     """Write report.html and figures/ into a folder."""
     drawings = _choose_drawings(subject, results, ablation, scores)
     svgs = figures.save_figures(folder / layout.FIGURES, drawings)
+    album = make_album(split, scores, subject.members, subject.columns)
+    save_sheets(folder / layout.FIGURES, album)
 
     page = _fill_template(
         subject=subject,
         results=results,
         ablation=ablation,
         figures={name: _as_uri(svg) for name, svg in svgs.items()},
-        album=make_album(split, scores, subject.members, subject.columns),
+        album=album,
         captions=figures.CAPTIONS,
         facts=gather_facts(subject.run, subject.members, split),
         selections=read_selections(subject.run, subject.members, _as_uri),

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from lens_hpc.dataset.split import Split
 from lens_hpc.loading.loader import Loader
 from lens_hpc.loading.order import scoring_shares, scoring_steps
+from lens_hpc.progress import Progress
 
 IDS_SHOWN = 10
 
@@ -56,16 +57,20 @@ def score_share(
     keeps_size = accelerator.device.type != "cpu" or is_compiled(model)
     was_training = model.training
     model.eval()
-    # A process without a batch left takes part in what all do before one.
-    for _ in range(scoring_steps(count, loader.batch_size, world_size)):
-        if before_batch:
-            before_batch()
-        batch = next(batches, None)
-        if batch:
-            size = loader.batch_size if keeps_size else len(batch.draws)
-            images, features = (_filled_up(part, size) for part in (batch.images, batch.features))
-            rows.append(batch.draws)
-            logits.append(model(images, features)[: len(batch.draws)].float())
+    title = f"scoring {loader.samples.split.name}"
+    with Progress(count, title, "cutouts", accelerator.is_main_process) as progress:
+        # A process without a batch left takes part in what all do before one.
+        for _ in range(scoring_steps(count, loader.batch_size, world_size)):
+            if before_batch:
+                before_batch()
+            batch = next(batches, None)
+            if batch:
+                size = loader.batch_size if keeps_size else len(batch.draws)
+                parts = (_filled_up(part, size) for part in (batch.images, batch.features))
+                rows.append(batch.draws)
+                logits.append(model(*parts)[: len(batch.draws)].float())
+            # The others do as many meanwhile.
+            progress.update(min(world_size * loader.batch_size, count - progress.done))
     model.train(was_training)
     return np.concatenate(rows), torch.cat(logits).cpu().numpy()
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lens_hpc import files
-from lens_hpc.logs import Progress, logger
+from lens_hpc.logs import logger
 from lens_hpc.predicting.score_files import damage_named, fingerprint_of, write_scores
+from lens_hpc.progress import Progress
 
 Make = Callable[[Sequence[np.ndarray]], Iterator[pd.DataFrame]]
 """Makes the table of each of some parts, which are numbers (B,), in their order."""

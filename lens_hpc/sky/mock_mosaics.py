@@ -23,8 +23,9 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from scipy.spatial import cKDTree
 
-from lens_hpc import files, logs
+from lens_hpc import files
 from lens_hpc.holding import held
+from lens_hpc.progress import Progress
 from lens_hpc.sky.camera import Camera, draw_camera
 from lens_hpc.sky.galaxies import NEIGHBOUR_RADIUS, Scene, draw_neighbours
 from lens_hpc.sky.light import Light
@@ -283,7 +284,7 @@ def _record_all(pool: ProcessPoolExecutor, folder: Path, sky: MockSky, stamps: l
 
     record = partial(_record_cell, folder, sky)
     numbers = range(len(cells))
-    with logs.Progress(len(cells), "simulate", "cells") as progress:
+    with Progress(len(cells), "simulate", "cells") as progress:
         for _ in pool.map(record, numbers, stamps_of_cell):
             progress.update(1)
 

@@ -20,8 +20,9 @@ import torch
 import yaml
 from astropy.io import fits
 
-from lens_hpc import files, logs
+from lens_hpc import files
 from lens_hpc.holding import held
+from lens_hpc.progress import Progress
 from lens_hpc.sky.camera import Camera, draw_camera
 from lens_hpc.sky.galaxies import Scene, draw_neighbours
 from lens_hpc.sky.impostors import draw_non_lens
@@ -213,7 +214,7 @@ def make_objects(
 ) -> list[T]:
     """Return what `make` makes of the arguments of each object, in their order."""
     made = []
-    with logs.Progress(len(arguments[0]), "simulate", "objects") as progress:
+    with Progress(len(arguments[0]), "simulate", "objects") as progress:
         for each in pool.map(make, *arguments, chunksize=OBJECTS_PER_TASK):
             made.append(each)
             progress.update(1)

@@ -6,23 +6,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import DistributedType
 from accelerate.utils.environment import get_cpu_distributed_information
-from torch import distributed
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lens_hpc import config
 from lens_hpc.errors import UserError
-from lens_hpc.layout import TENSORBOARD
 from lens_hpc.logs import quieted
 from lens_hpc.process import environment_unchanged, float32_kept, torch_unchanged
 from lens_hpc.resources import usable_cpus
 from lens_hpc.training import deepspeed, devices
 from lens_hpc.training.heart import heart_beating
+from lens_hpc.training.trackers import check_trackers
 
 
 @contextmanager
@@ -62,8 +63,6 @@ def accelerator_session(settings: config.Train | None = None) -> Iterator[Accele
                 if accelerator.num_processes > 1 and not group_is_the_callers:
                     atexit.register(_leave_process_group)
             finally:
-                for tracker in accelerator.trackers:
-                    tracker.finish()
                 if accelerator.num_processes == 1 and not group_is_the_callers:
                     _leave_process_group()
 
@@ -148,19 +147,13 @@ def _check_before_meeting(settings: config.Train | None) -> None:
         uses_deepspeed = settings is not None and deepspeed.is_used()
         devices.check_cpu(loop.precision, uses_deepspeed)
     if settings:
-        check_trackers(list(loop.trackers))
+        check_trackers(loop.trackers)
 
 
 def _make_accelerator(settings: config.Train | None) -> Accelerator:
     has_gpu = devices.has_gpu()
     uses_deepspeed = settings is not None and deepspeed.is_used()
     loop = settings.train if settings else config.Loop()
-
-    project = None
-    trackers: list[str] = []
-    if settings:
-        trackers = list(loop.trackers)
-        project = ProjectConfiguration(settings.run, logging_dir=settings.run / TENSORBOARD)
 
     plugin = None
     backend = None
@@ -174,8 +167,6 @@ def _make_accelerator(settings: config.Train | None) -> Accelerator:
         mixed_precision="no" if uses_deepspeed else loop.precision,
         dynamo_backend="no",  # train.compile does it
         deepspeed_plugin=plugin,
-        log_with=trackers or None,
-        project_config=project,
         kwargs_handlers=[
             # Each rank keeps its own BatchNorm statistics while it trains; they are averaged before
             # they are used. Gradients are added up where they lie, without a second copy.
@@ -185,17 +176,6 @@ def _make_accelerator(settings: config.Train | None) -> Accelerator:
             ),
         ],
     )
-
-
-def check_trackers(wanted: list[str]) -> None:
-    """Raise UserError unless all trackers are known and installed."""
-    available = [str(tracker) for tracker in get_available_trackers()]
-    missing = [tracker for tracker in wanted if tracker not in available]
-    if missing:
-        raise UserError(
-            f"train.trackers = {missing}: unknown or not installed; here are: "
-            f"{', '.join(available)}"
-        )
 
 
 def check_world(accelerator: Accelerator, settings: config.Train | None = None) -> None:
@@ -215,3 +195,12 @@ def check_world(accelerator: Accelerator, settings: config.Train | None = None) 
             "the launcher's config file asks for DeepSpeed, which ACCELERATE_USE_CPU=true keeps "
             "out; unset it"
         )
+
+
+def bare_model(model: Any) -> nn.Module:
+    """Return the model without what Accelerate has put around it.
+
+    Its own `unwrap_model` imports DeepSpeed to ask whose wrapper that is, seconds of each start.
+    """
+    is_wrapped = isinstance(model, DistributedDataParallel) or deepspeed.is_used()
+    return model.module if is_wrapped else model

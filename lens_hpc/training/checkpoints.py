@@ -35,6 +35,7 @@ from lens_hpc.dataset.shards import file_crc32
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.training import deepspeed
+from lens_hpc.training.accelerator import bare_model
 from lens_hpc.training.best import LOSS, ValidationNumbers
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.optimizer import load_optimizer
@@ -181,7 +182,7 @@ def capture_state(trainer: Trainer, state: TrainingState) -> dict[str, Any] | No
     Raises UserError, on all of them, when a number is not finite: nobody could go on from it.
     """
     accelerator = trainer.accelerator
-    model = accelerator.unwrap_model(trainer.model)
+    model = bare_model(trainer.model)
     ema_model = trainer.ema.module if trainer.ema else None
 
     # These need all processes.
@@ -251,7 +252,7 @@ def _numbers(leaves: Sequence[Any]) -> list[torch.Tensor]:
 def restore_state(trainer: Trainer, captured: dict[str, Any]) -> TrainingState:
     """Set a trainer to a captured state, whatever the number of processes that captured it."""
     accelerator = trainer.accelerator
-    model = accelerator.unwrap_model(trainer.model)
+    model = bare_model(trainer.model)
     state = restore_place(captured, trainer.settings.loss)
 
     sharded = captured["zero"]

@@ -9,14 +9,14 @@ again whether all are done.
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from accelerate import Accelerator
 from torch import distributed
 
 from lens_hpc.errors import UserError
-from lens_hpc.logs import SECONDS_BETWEEN_LINES, logger
+from lens_hpc.progress import Display
 from lens_hpc.training import heart
 
 SHORTEST_PAUSE_SECONDS = 0.005
@@ -34,7 +34,7 @@ def waited_for(
 ) -> Iterator[Callable[[str], None]]:
     """Let this process do its part of a task meanwhile, and then wait for all others.
 
-    Yields a function by which this process tells how far it is; the first one logs what it and the
+    Yields a function by which this process tells how far it is; the first one shows what it and the
     others told, but for its own part where it shows that in another way. All processes must enter
     it. The first UserError or OSError of any process ends the wait of all as a UserError, and any
     other error, in the other processes, as a RuntimeError; so does a process that is dead or
@@ -42,18 +42,19 @@ def waited_for(
     """
     notices = _Notices(accelerator, task, shows_progress)
     before = heart.present().note(f"{task}: at work")
-    try:
-        yield notices.tell
-    except OSError as error:
-        notices.fail(UserError, error)
-        raise UserError(f"{task}: {error}") from error
-    except UserError as error:
-        notices.fail(UserError, error)
-        raise
-    except Exception as error:
-        notices.fail(RuntimeError, error)
-        raise
-    notices.wait()
+    with closing(notices.display):
+        try:
+            yield notices.tell
+        except OSError as error:
+            notices.fail(UserError, error)
+            raise UserError(f"{task}: {error}") from error
+        except UserError as error:
+            notices.fail(UserError, error)
+            raise
+        except Exception as error:
+            notices.fail(RuntimeError, error)
+            raise
+        notices.wait()
     heart.present().note(before)
 
 
@@ -66,7 +67,7 @@ class _Notices:
         self.is_first = accelerator.is_main_process
         self.rank = accelerator.process_index
         self.world_size = accelerator.num_processes
-        self.last_line = time.monotonic()
+        self.display = Display(self.is_first)
         self.last_look = time.monotonic()
         self.heart = heart.present()
         assert self.world_size == self.heart.world_size
@@ -81,8 +82,8 @@ class _Notices:
         """Say how far this process is. Raises the error of another process that failed."""
         self.heart.note(f"{self.task}: {how_far}")
         self.heart.raise_failure(UserError, RuntimeError)
-        if not self.shows_progress and self._is_line_due():
-            logger.info("%s: %s", self.task, how_far)
+        if not self.shows_progress and self.display.is_due():
+            self.display.show(f"{self.task}: {how_far}")
 
     def fail(self, kind: type[UserError | RuntimeError], error: Exception) -> None:
         """End the wait of all processes, with the first error that occurred in any of them."""
@@ -101,8 +102,8 @@ class _Notices:
         while not self.store.check(["over"]):
             self.heart.raise_failure(UserError, RuntimeError)
             self._watch()
-            if self._is_line_due():
-                logger.info("%s: waiting for %s", self.task, self._describe(self._missing()))
+            if self.display.is_due():
+                self.display.show(f"{self.task}: waiting for {self._describe(self._missing())}")
             pause = SHARE_PAUSED * (time.monotonic() - began)
             time.sleep(min(max(pause, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
 
@@ -134,10 +135,3 @@ class _Notices:
         shown = [self.heart.told(rank) or f"rank {rank}" for rank in missing[:SHOWN_RANKS]]
         more = len(missing) - len(shown)
         return "; ".join([*shown, f"and {more} more"] if more else shown)
-
-    def _is_line_due(self) -> bool:
-        now = time.monotonic()
-        if not self.is_first or now - self.last_line < SECONDS_BETWEEN_LINES:
-            return False
-        self.last_line = now
-        return True

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lens_hpc import config, layout, logs
+from lens_hpc import config, layout
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.dataset.mapping import cut_shards_named
 from lens_hpc.dataset.split import Split
@@ -35,8 +34,6 @@ from lens_hpc.scoring.out_of_memory import out_of_memory_named
 from lens_hpc.scoring.scores import score
 from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.best import (
-    LOSS,
-    RECORDED,
     TITLES,
     ValidationNumbers,
     as_recorded,
@@ -45,12 +42,11 @@ from lens_hpc.training.best import (
     measure_validation,
 )
 from lens_hpc.training.checkpoints import Checkpoints, resume_training
+from lens_hpc.training.epoch_progress import EpochProgress, Pace
 from lens_hpc.training.long_wait import waited_for
-from lens_hpc.training.losses import SentLosses, receive_losses, send_losses
 from lens_hpc.training.memory import smaller_micro_batch
 from lens_hpc.training.metrics_log import (
     EpochFacts,
-    append_to_metrics_log,
     cut_metrics_log,
     read_metrics_log,
 )
@@ -63,10 +59,11 @@ from lens_hpc.training.run_folder import (
 )
 from lens_hpc.training.session import EpochClock, StopAgreed, TrainingSession
 from lens_hpc.training.signals import Agreement, StopRequest, deadline
+from lens_hpc.training.telling import epoch_facts, look_at_losses, record_epoch
+from lens_hpc.training.trackers import Trackers
 from lens_hpc.training.trainer import Trainer, average_statistics, make_trainer, train_step
 
 STEPS_BETWEEN_LOOKS = 10
-SHOWN_WAITING = 0.005  # a smaller share of the time is not worth a word
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,9 +143,9 @@ def _train_here(
     with (
         out_of_memory_named(smaller_micro_batch(settings, micro_batch_size, accumulation)),
         make_trainer(settings, accelerator, manifest) as trainer,
-        open_run(trainer),
+        open_run(trainer) as trackers,
     ):
-        return train(trainer, request)
+        return train(trainer, trackers, request)
 
 
 def finished_result(settings: config.Train) -> TrainingResult:
@@ -160,7 +157,7 @@ def finished_result(settings: config.Train) -> TrainingResult:
     return TrainingResult(settings.run, stopped=False, step=step, best=best, best_by=by)
 
 
-def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
+def train(trainer: Trainer, trackers: Trackers, request: StopRequest) -> TrainingResult:
     """Train all steps that are left, or as many as the request to stop leaves time for."""
     settings = trainer.settings
     accelerator = trainer.accelerator
@@ -169,7 +166,9 @@ def train(trainer: Trainer, request: StopRequest) -> TrainingResult:
         state = resume_training(trainer, checkpoints)
         agreement = Agreement(accelerator, settings.train.timeout_minutes)
         stop_at = deadline(settings.train.max_minutes)
-        session = TrainingSession(trainer, state, checkpoints, agreement, request, stop_at)
+        session = TrainingSession(
+            trainer, state, checkpoints, agreement, request, stop_at, trackers
+        )
 
         stopped = False
         try:
@@ -205,13 +204,15 @@ def train_epochs(session: TrainingSession) -> None:
 
     facts: EpochFacts = {}
     validation = None
+    pace = Pace(trainer, state)
     for epoch in range(state.epochs_done, trainer.settings.train.epochs):
-        facts = train_epoch(session, epoch, validation)
+        facts = train_epoch(session, epoch, pace, facts)
         validation = validate(session)
         facts |= as_recorded(validation.numbers)
-        record_epoch(trainer, facts)
+        is_best = is_better(validation.numbers, state.best, trainer.settings.train.best)
+        record_epoch(session, facts, is_best)
 
-        if is_better(validation.numbers, state.best, trainer.settings.train.best):
+        if is_best:
             state.best = validation.numbers
             export(trainer, layout.BEST, facts, validation)
         state.epochs_done = epoch + 1
@@ -224,10 +225,11 @@ def train_epochs(session: TrainingSession) -> None:
     export(trainer, layout.FINAL, facts, validation)
 
 
-def train_epoch(
-    session: TrainingSession, epoch: int, last_validation: "Validation | None"
-) -> EpochFacts:
-    """Train what is left of one pass over the training split, and return what to record of it."""
+def train_epoch(session: TrainingSession, epoch: int, pace: Pace, last: EpochFacts) -> EpochFacts:
+    """Train what is left of one pass over the training split, and return what to record of it.
+
+    `last` is what was recorded of the epoch before, where that was in this call.
+    """
     trainer = session.trainer
     order = trainer.order
     first = session.steps_into_epoch
@@ -235,7 +237,7 @@ def train_epoch(
     samples = sum(order.samples_of(step) for step in steps_left)
 
     clock = EpochClock(trainer.train_loader)
-    with start_progress(trainer, epoch, samples, last_validation) as progress:
+    with EpochProgress(trainer, pace, epoch, samples, last) as progress:
         batches = trainer.train_loader(epoch, trainer.shares(epoch, first))
         trainer.model.train()
 
@@ -262,77 +264,6 @@ def train_epoch(
                 with clock.spending_on("saving"):
                     session.save()
     return epoch_facts(session, epoch, samples, clock)
-
-
-def start_progress(
-    trainer: Trainer, epoch: int, samples: int, last_validation: "Validation | None"
-) -> logs.Progress:
-    """Begin to show an epoch's progress, on the first process."""
-    title = f"epoch {epoch + 1}/{trainer.settings.train.epochs}"
-    progress = logs.Progress(samples, title, "cutouts", trainer.accelerator.is_main_process)
-    if last_validation:
-        progress.update(0, AUC=f"{last_validation.numbers['auc']:.4f}")
-    return progress
-
-
-def look_at_losses(
-    session: TrainingSession, clock: EpochClock, progress: logs.Progress, must_know: bool
-) -> None:
-    """Show the losses that were sent to the host at the last look, and send those since.
-
-    With `must_know`, or on the CPU, the latter are waited for and shown, too. All processes must
-    call it. Raises UserError when a loss is not a finite number.
-    """
-    trainer = session.trainer
-    if session.sent:
-        show_losses(session, session.sent, clock, progress)
-
-    session.sent = send_losses(trainer, session.recent, session.state.step)
-    session.recent = []
-    if must_know or session.sent.arrived is None:
-        show_losses(session, session.sent, clock, progress)
-        session.sent = None
-
-
-def show_losses(
-    session: TrainingSession, sent: SentLosses, clock: EpochClock, progress: logs.Progress
-) -> None:
-    """Add losses to the epoch's sum, and show the last to the user and the trackers."""
-    trainer = session.trainer
-    losses = receive_losses(trainer, sent)
-    session.state.loss_sum += sum(losses)
-    waiting = clock.seconds_waited() / clock.seconds()
-
-    with clock.spending_on("logging"):
-        loss, step, rate = losses[-1], sent.last_step, sent.rate
-        trainer.accelerator.log({"step_loss": loss, "step_lr": rate}, step=step)
-
-        shown = {"step": f"{step}", "loss": f"{loss:.4f}", "lr": f"{rate:.2e}"}
-        if waiting > SHOWN_WAITING:
-            shown["wait"] = f"{waiting:.0%}"
-        device = trainer.accelerator.device
-        if device.type == "cuda":
-            shown["memory"] = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}GB"
-        progress.update(0, **shown)
-
-
-def epoch_facts(
-    session: TrainingSession, epoch: int, samples: int, clock: EpochClock
-) -> EpochFacts:
-    """Return what to record of an epoch that was trained, but not yet validated."""
-    seconds = clock.seconds()
-    facts = {
-        "epoch": epoch + 1,
-        "step": session.state.step,
-        "loss": session.state.loss_sum / session.trainer.order.steps,
-        "lr": session.trainer.rate.now(),
-        "seconds": seconds,
-        "cutouts_per_second": samples / seconds,
-        "waiting_for_data": clock.seconds_waited() / seconds,
-    }
-    for purpose, spent in clock.spent().items():
-        facts[purpose] = spent / seconds
-    return facts
 
 
 # ---- what an epoch leaves ----
@@ -366,28 +297,6 @@ def validate(session: TrainingSession) -> Validation:
     # Other processors may round otherwise, and all processes must keep the same weights.
     numbers = broadcast_object_list([numbers])[0]
     return Validation(labels, logits, numbers)
-
-
-def record_epoch(trainer: Trainer, facts: EpochFacts) -> None:
-    """Write what is known of an epoch to the trackers, metrics.jsonl and the log."""
-    tracked = {name: value for name, value in facts.items() if name != "step"}
-    trainer.accelerator.log(tracked, step=int(facts["step"]))
-    if not trainer.accelerator.is_main_process:
-        return
-
-    append_to_metrics_log(trainer.settings.run, facts)
-    # The number that chooses the best weights is shown beside the usual two.
-    shown = dict.fromkeys([LOSS, "auc", trainer.settings.train.best])
-    validation = [f"val {TITLES[name]} {facts[RECORDED + name]:.4f}" for name in shown]
-    logger.info(
-        "epoch %d  loss %.4f  %s  lr %.2e  %.0f cutouts/s, %.0f%% waiting for data",
-        facts["epoch"],
-        facts["loss"],
-        "  ".join(validation),
-        facts["lr"],
-        facts["cutouts_per_second"],
-        100 * facts["waiting_for_data"],
-    )
 
 
 def export(trainer: Trainer, name: str, facts: EpochFacts, validation: Validation) -> None:

@@ -26,9 +26,10 @@ from lens_hpc.model.build import (
     without_weights,
 )
 from lens_hpc.process import torch_unchanged
-from lens_hpc.training.accelerator import check_trackers
+from lens_hpc.progress import Progress
 from lens_hpc.training.memory import FLOAT32_BYTES, Step, estimate_memory
 from lens_hpc.training.run_folder import check_same_run, with_keys_of_run
+from lens_hpc.training.trackers import check_trackers
 from lens_hpc.training.trainer import make_order
 from lens_hpc.training.training_data import TRAIN, VALIDATION, check_splits
 
@@ -51,17 +52,20 @@ def check_training(settings: config.Train, world_size: int) -> Readiness:
     found: dict[str, str] = {}
     problems: list[str] = []
 
-    with torch_unchanged():
-        for name, check in {
-            "batches": checks.batches,
-            "data": checks.data,
-            "model": checks.model,
-            "run folder": checks.run_folder,
-        }.items():
+    all_checks = {
+        "batches": checks.batches,
+        "data": checks.data,
+        "model": checks.model,
+        "run folder": checks.run_folder,
+    }
+    with torch_unchanged(), Progress(len(all_checks), "check", "checks") as progress:
+        for name, check in all_checks.items():
+            progress.begin(name)
             try:
                 found[name] = check()
             except UserError as error:
                 problems.append(str(error))
+            progress.update(1)
 
     if problems:
         raise UserError(_list_problems(problems, found))
@@ -108,7 +112,7 @@ class _Checks:
     def batches(self) -> str:
         """Check the batch arithmetic, and where metrics go."""
         size, accumulation = self.micro_batches
-        check_trackers(list(self.settings.train.trackers))
+        check_trackers(self.settings.train.trackers)
         return (
             f"{self.settings.train.global_batch_size} a step = {self.world_size} processes "
             f"x {accumulation} micro-batches of {size}"

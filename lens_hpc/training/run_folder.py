@@ -13,8 +13,10 @@ from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.holding import WAIT_MINUTES, held
 from lens_hpc.logs import logger
+from lens_hpc.model.hub import with_architecture
 from lens_hpc.training.environment import describe_environment
 from lens_hpc.training.long_wait import waited_for
+from lens_hpc.training.trackers import Trackers, started_trackers
 from lens_hpc.training.trainer import Trainer
 
 # Settings that may change while the run stays the same; that the data do, the manifest tells.
@@ -41,8 +43,10 @@ BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, l
 def with_keys_of_run(settings: config.Train) -> config.Train:
     """Return the settings with those of a run that goes on, where they do not say other ones.
 
-    That is for keys whose default has changed since the version that may have begun it.
+    That is for keys whose default has changed since the version that may have begun it. A backbone
+    from the hub gets the name of its architecture, with which the run is loaded without the hub.
     """
+    settings = settings.model_copy(update={"model": with_architecture(settings.model)})
     config_file = settings.run / layout.CONFIG
     if not config_file.is_file():
         return settings
@@ -146,21 +150,25 @@ def run_held(settings: config.Train, accelerator: Accelerator) -> Iterator[None]
 
 
 @contextmanager
-def open_run(trainer: Trainer) -> Iterator[None]:
+def open_run(trainer: Trainer) -> Iterator[Trackers]:
     """Begin the run's folder, or note a new start there, and log into it meanwhile.
 
-    All processes must enter it.
+    Yields its trackers, which the first process alone tells. All processes must enter it.
     """
     run = trainer.settings.run
     trainer.accelerator.wait_for_everyone()  # all have looked at what was there
     files.make_folder(run / layout.LOGS)
     with logs.to_file(layout.rank_log(run, trainer.accelerator.process_index)):
         _note_start(trainer)
-        yield
+        if not trainer.accelerator.is_main_process:
+            yield Trackers()
+            return
+        with started_trackers(trainer.settings) as trackers:
+            yield trackers
 
 
 def _note_start(trainer: Trainer) -> None:
-    """Write config, manifest and environment of the run, and start its trackers."""
+    """Write config, manifest and environment of the run."""
     accelerator = trainer.accelerator
     settings = trainer.settings
     environment = describe_environment(accelerator)
@@ -180,4 +188,3 @@ def _note_start(trainer: Trainer) -> None:
             f"{trainer.order.rows:,}",
             trainer.order.steps,
         )
-    accelerator.init_trackers("lens_hpc")

@@ -10,6 +10,7 @@ from lens_hpc.loading.loader import Loader
 from lens_hpc.training.checkpoints import Checkpoints, TrainingState, capture_state
 from lens_hpc.training.losses import SentLosses
 from lens_hpc.training.signals import Agreement, StopRequest
+from lens_hpc.training.trackers import Trackers
 from lens_hpc.training.trainer import StepResult, Trainer
 
 
@@ -35,6 +36,7 @@ class TrainingSession:
     request: StopRequest
     deadline: float
     """Time (of time.time) at which to stop."""
+    trackers: Trackers = field(default_factory=Trackers)
     saved_at: float = field(default_factory=time.monotonic)
     recent: list[StepResult] = field(default_factory=list)
     """Steps whose losses are still on the device."""

@@ -32,6 +32,7 @@ from lens_hpc.model.build import (
 )
 from lens_hpc.model.fusion import FusionModel
 from lens_hpc.training import deepspeed
+from lens_hpc.training.accelerator import bare_model
 from lens_hpc.training.long_wait import waited_for
 from lens_hpc.training.optimizer import BinaryLoss, LearningRate, make_optimizer
 from lens_hpc.training.training_data import open_splits
@@ -75,7 +76,7 @@ class Trainer:
 
         All processes must call it.
         """
-        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        model = bare_model(self.model)
         if self.ema:
             model = self.ema.module
         if not deepspeed.is_cut(model):
@@ -126,8 +127,8 @@ def make_trainer(settings: config.Train, accelerator: Accelerator, manifest: Man
     ema = make_average(settings.optim, model)
     own_forward = vars(model).get("forward")
     model, optimizer = accelerator.prepare(model, optimizer)
-    unwrap_forward(accelerator.unwrap_model(model), own_forward)
-    if ema and deepspeed.is_cut(accelerator.unwrap_model(model)):
+    unwrap_forward(bare_model(model), own_forward)
+    if ema and deepspeed.is_cut(bare_model(model)):
         raise UserError(
             "optim.ema_decay: cannot average weights that ZeRO 3 cuts; choose ZeRO 2, or null"
         )
@@ -326,7 +327,7 @@ def train_step(trainer: Trainer, step: int, batches: Iterator[Batch]) -> StepRes
 
     update_weights(trainer)
     if trainer.ema:
-        trainer.ema.update(accelerator.unwrap_model(trainer.model), step=step)
+        trainer.ema.update(bare_model(trainer.model), step=step)
     return StepResult(total, np.concatenate(draws))
 
 
@@ -376,7 +377,7 @@ def average_statistics(accelerator: Accelerator, model: nn.Module, ema: ModelEma
 
     All then validate and save the same model. All processes must call it.
     """
-    modules = [accelerator.unwrap_model(model)]
+    modules = [bare_model(model)]
     if ema:
         modules.append(ema.module)
 

@@ -77,6 +77,19 @@ def test_the_views_lie_side_by_side_in_one_picture(split: Split) -> None:
         assert strip.size == (6 * 20, 20)
 
 
+def test_each_gallery_is_a_sheet_of_first_views(split: Split, tmp_path: Path) -> None:
+    album = galleries.make_album(split, scores_of(np.ones(80), np.arange(80.0)))
+    galleries.save_sheets(tmp_path, album)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "the_top_of_the_ranking.png",
+        "worst_misses.png",
+    }
+    top, misses = (Image.open(file) for file in sorted(tmp_path.iterdir()))
+    assert (top.size, misses.size) == ((1024, 256), (1024, 384))
+    first = galleries._first_view(album.galleries[0].cards[0].picture, len(album.views))
+    assert np.array_equal(top.crop((0, 0, 128, 128)), first)
+
+
 def test_north_is_up_and_large_cutouts_become_small() -> None:
     view = np.zeros((900, 600, 3))
     view[:300] = 1  # the first rows lie at the bottom, as in FITS files

@@ -10,7 +10,7 @@ from lens_hpc import config
 from lens_hpc.errors import UserError
 from lens_hpc.training import bottleneck as bench
 from tests.conftest import call
-from tests.integration.commands import Job, lens_hpc
+from tests.integration.commands import Job, forked
 
 SMALL = (
     "model.backbone=test_resnet",
@@ -224,7 +224,7 @@ with accelerator_session() as accelerator:
 def test_two_processes_measure_equally_often(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    result = lens_hpc(processes=2, program=(str(script),))
+    result = forked(processes=2, program=(str(script),))
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = re.findall(r"\d+", result.stdout)[:2]
     assert first == second

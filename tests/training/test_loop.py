@@ -21,7 +21,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.loading.loader import Loader
 from lens_hpc.logs import logger
 from lens_hpc.scoring.calibration import fit_calibration, read_calibration
-from lens_hpc.training import loop
+from lens_hpc.training import loop, telling
 from lens_hpc.training.checkpoints import Checkpoints
 from lens_hpc.training.loop import TrainingResult, train_run
 from lens_hpc.training.signals import SIGNALS
@@ -314,7 +314,7 @@ def make_older(run: Path) -> None:
 DECIDED_TOGETHER = """
     from types import SimpleNamespace
     import numpy as np
-    from lens_hpc.training import loop
+    from lens_hpc.training import loop, telling
 
     loop.score = lambda *_: np.zeros(2, dtype=np.float32)
     loop.measure_validation = lambda *_: {"auc": 0.5 + rank / 1e15}
@@ -436,7 +436,7 @@ def test_losses_are_looked_at_one_look_later_and_all_before_the_epoch_ends(
     train_run(settings)
 
     events: list[tuple[str, int]] = []
-    send, receive = loop.send_losses, loop.receive_losses
+    send, receive = telling.send_losses, telling.receive_losses
 
     def send_as_from_a_gpu(trainer: Any, results: Any, last_step: int) -> Any:
         events.append(("sent", last_step))
@@ -447,8 +447,8 @@ def test_losses_are_looked_at_one_look_later_and_all_before_the_epoch_ends(
         events.append(("looked at", sent.last_step))
         return receive(trainer, sent)
 
-    monkeypatch.setattr(loop, "send_losses", send_as_from_a_gpu)
-    monkeypatch.setattr(loop, "receive_losses", receive_and_note)
+    monkeypatch.setattr(telling, "send_losses", send_as_from_a_gpu)
+    monkeypatch.setattr(telling, "receive_losses", receive_and_note)
     monkeypatch.setattr(loop, "STEPS_BETWEEN_LOOKS", 3)
     late = changed(settings, run=training.run.with_name("late"))
     train_run(late)

@@ -1,16 +1,17 @@
 """Some lines of Python in two real processes that have met."""
 
-import os
 import socket
-import subprocess
-import sys
+import tempfile
+from pathlib import Path
+
+from tests.integration.forked import forks
 
 # Ranks are forked when everything is imported, and so meet well within the time-out.
 TWO_RANKS = """
 import logging, os, signal, sys, time, traceback
 from pathlib import Path
 
-from lens_hpc import config
+from lens_hpc import config, progress
 from lens_hpc.dataset import staging
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.errors import UserError
@@ -19,7 +20,7 @@ from lens_hpc.training.accelerator import accelerator_session
 from lens_hpc.training.long_wait import waited_for
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-long_wait.SECONDS_BETWEEN_LINES = 1.0
+progress.SECONDS_BETWEEN_LINES = 1.0
 TIMEOUT_SECONDS = 3.0
 train = {"timeout_minutes": TIMEOUT_SECONDS / 60, "trackers": ()}
 settings = config.Train.model_validate({"run": "r", "data": {"dataset": "d"}, "train": train})
@@ -50,11 +51,16 @@ def two_ranks(work: str, *arguments: object) -> str:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    code = TWO_RANKS.replace("WORK", work)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(
-        command, env=os.environ | world | own, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    own = {"ACCELERATE_USE_CPU": "true"}
+    with tempfile.TemporaryDirectory() as folder:
+        script, output, errors = (Path(folder, name) for name in ("ranks.py", "output", "errors"))
+        script.write_text(TWO_RANKS.replace("WORK", work))
+        ranks = forks().start(
+            *map(str, arguments),
+            program=(str(script),),
+            output=output,
+            errors=errors,
+            environment=world | own,
+        )
+        assert ranks.wait(120) == 0, output.read_text() + errors.read_text()
+        return output.read_text()
