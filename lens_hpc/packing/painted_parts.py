@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from lens_hpc import files
 from lens_hpc.dataset.columns import ColumnReader
 from lens_hpc.errors import UserError
-from lens_hpc.logs import Progress
 from lens_hpc.packing.hosts import HostDataset
 from lens_hpc.packing.injection_recipe import InjectionRecipe
 from lens_hpc.packing.painting import Painter
+from lens_hpc.progress import Progress
 from lens_hpc.sky.injection import CannotLensError
 from lens_hpc.sky.mock_survey import workers
 
@@ -101,7 +101,7 @@ def _paint(job: PaintJob, part: PaintedPart) -> int:
     """Paint a part, write its file, and return how many hosts it has."""
     reader = _reader(job.dataset, part.split)
     reader.check_blocks(part.rows)
-    painter = Painter(job.recipe, reader.manifest)
+    painter = Painter(job.recipe, reader.manifest, part.split)
     cutouts = reader.take("images", part.rows)
     ids = reader.ids(part.rows).tolist()
 

@@ -54,13 +54,18 @@ class Painted(NamedTuple):
 class Painter:
     """Paints arcs on the cutouts of a dataset, as a recipe says."""
 
-    def __init__(self, recipe: InjectionRecipe, manifest: Manifest) -> None:
-        """Raise UserError where recipe and dataset do not say all that painting needs."""
+    def __init__(
+        self, recipe: InjectionRecipe, manifest: Manifest, split: str | None = None
+    ) -> None:
+        """Raise UserError where recipe and dataset do not say all that painting needs.
+
+        `split` is that of the cutouts.
+        """
         self.recipe = recipe
         self.bands = manifest.bands
         self.pixel_scale = manifest.pixel_scale_arcsec
         self.zero_points, self.gains = calibration(recipe, manifest)
-        self.galaxies = open_galaxies(recipe.sources)
+        self.galaxies = open_galaxies(recipe.sources, split)
 
     def paint(
         self,

@@ -28,27 +28,31 @@ PICTURES_KEPT = 128
 class PackedGalaxies:
     """The rows of a packed dataset that can be sources, as `sky.sources.SourceGalaxies`.
 
-    Those are all that are not labelled a lens and have a number in each of the columns asked for.
-    Raises UserError for a folder that is no dataset, and a band or a column that it does not have.
+    Those are all of a split (None: of all splits) that are not labelled a lens and have a number in
+    each of the columns asked for. Raises UserError for a folder that is no dataset, and a band or a
+    column that it does not have.
     """
 
-    def __init__(self, dataset: Path, band: str | None, columns: tuple[str, ...]) -> None:
+    def __init__(
+        self, dataset: Path, band: str | None, columns: tuple[str, ...], split: str | None = None
+    ) -> None:
         self.dataset = dataset
         self.manifest = read_manifest(dataset)
         self._bands = _band_numbers(dataset, self.manifest, band)
         self._columns = columns
 
         kept = read_kept_columns(dataset, self.manifest)
-        self._readers = [
-            ColumnReader(dataset, name, manifest=self.manifest) for name in self.manifest.splits
-        ]
+        splits = self.manifest.splits if split is None else [split]
+        self._readers = [ColumnReader(dataset, name, manifest=self.manifest) for name in splits]
         of_splits = [_read_rows(reader, kept, columns) for reader in self._readers]
         self._reader_of = np.repeat(range(len(of_splits)), [len(rows.rows) for rows in of_splits])
         self._rows, self._ids, self._values = map(np.concatenate, zip(*of_splits, strict=True))
         if not len(self):
+            of_split = "" if split is None else f" of split {split}"
             raise UserError(
-                f"sources.galaxies = {dataset}: no row can be a source: all are labelled lenses or "
-                f"without a number in a column that the recipe names ({', '.join(columns)})"
+                f"sources.galaxies = {dataset}: no row{of_split} can be a source: all are labelled "
+                f"lenses or without a number in a column that the recipe names "
+                f"({', '.join(columns)})"
             )
         self.picture = lru_cache(PICTURES_KEPT)(self._cut_out)
 
@@ -105,20 +109,28 @@ class PackedGalaxy:
         return self.galaxies.picture(self.number)
 
 
-def open_galaxies(law: SourceLaw) -> PackedGalaxies | None:
-    """Open the galaxies that a law names, once for all parts; None where it names none."""
+def open_galaxies(law: SourceLaw, hosts: str | None = None) -> PackedGalaxies | None:
+    """Open the galaxies that a law names, once for all parts; None where it names none.
+
+    Behind hosts of a split are galaxies of the split with the same name, where there is one: what a
+    finder is tested on should not have the sources that it was trained on.
+    """
     if law.galaxies is None:
         return None
     dataset = expand(law.galaxies)
-    read_manifest(dataset)  # for its errors
-    return _open(dataset, law.galaxies_band, tuple(law.columns()), manifest_crc32(dataset))
+    split = hosts if hosts in read_manifest(dataset).splits else None
+    return _open(dataset, law.galaxies_band, tuple(law.columns()), split, manifest_crc32(dataset))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _open(
-    dataset: Path, band: str | None, columns: tuple[str, ...], _manifest_crc32: str
+    dataset: Path,
+    band: str | None,
+    columns: tuple[str, ...],
+    split: str | None,
+    _manifest_crc32: str,
 ) -> PackedGalaxies:
-    return PackedGalaxies(dataset, band, columns)
+    return PackedGalaxies(dataset, band, columns, split)
 
 
 def galaxies_crc32(law: SourceLaw) -> str | None:

@@ -3,8 +3,6 @@
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.errors import UserError
 from lens_hpc.packing import painted_parts
 from lens_hpc.packing.injecting import Injected, inject
+from lens_hpc.packing.source_galaxies import open_galaxies
 from lens_hpc.reporting.breakdown import choose_columns
 from tests.conftest import call, pack_survey
+from tests.integration.commands import done, lens_hpc
 from tests.kills import UNDISTURBED, files_of, kill_and_restart
 from tests.packing.injections import (
     BANDS,
@@ -226,6 +226,24 @@ def test_arcs_of_galaxies_are_told_with_their_ids(packed: Path, tmp_path: Path) 
     call("verify", injected.output)
 
 
+def test_no_source_is_behind_hosts_of_two_splits(packed: Path, tmp_path: Path) -> None:
+    hosts, galaxies = table_of(packed)["split"], table_of(pack_sources(tmp_path))["split"]
+    assert set(galaxies) == set(hosts) == {"train", "test"}
+
+    law = sources_of(tmp_path / "galaxies")
+    injected = inject_into(packed, tmp_path / "o", sources=law, share=1.0)
+    truth = pd.read_parquet(injected.output / "truth.parquet")
+    of_hosts = table_of(injected.output).loc[truth["id"], "split"].to_numpy()
+    of_sources = galaxies[truth["source_id"]].to_numpy()
+    for split in ("train", "test"):
+        assert set(of_sources[of_hosts == split]) == {split}
+
+    # Where there is no such split, any galaxy will do.
+    for_validation = open_galaxies(recipe_of(sources=law).sources, "val")
+    assert for_validation is not None
+    assert len(for_validation) > (galaxies == "train").sum()
+
+
 def test_galaxies_that_were_packed_anew_are_other_ones(packed: Path, tmp_path: Path) -> None:
     sources = sources_of(pack_sources(tmp_path))
     inject_into(packed, tmp_path / "o", sources=sources)
@@ -334,15 +352,16 @@ def test_a_host_whose_mass_is_not_known_is_named(tmp_path: Path) -> None:
 
 def command(packed: Path, output: Path, recipe: Path, processes: int) -> list[str]:
     settings = [f"output={output}", f"recipe={recipe}", f"processes={processes}"]
-    return [sys.executable, "-m", "lens_hpc", "inject", str(packed), *settings]
+    return ["inject", str(packed), *settings]
 
 
 @pytest.mark.slow
 def test_one_two_and_three_processes_write_the_same_bytes(packed: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", sources=sources_of(pack_sources(tmp_path)))
-    for processes in (1, 2, 3):
-        line = command(packed, tmp_path / f"by-{processes}", recipe, processes)
-        subprocess.run(line, check=True, capture_output=True)
+    for processes in (1, 3):
+        done(*command(packed, tmp_path / f"by-{processes}", recipe, processes))
+    # And from the terminal on, where workers begin with nothing.
+    assert lens_hpc(*command(packed, tmp_path / "by-2", recipe, 2)).returncode == 0
     expected = files_of(tmp_path / "by-1")
     assert "injection_sheet.png" in expected
     assert files_of(tmp_path / "by-2") == expected
@@ -358,4 +377,4 @@ def test_killed_at_any_instant_the_same_line_goes_on(packed: Path, tmp_path: Pat
     undisturbed = command(packed, output.with_name(UNDISTURBED), recipe, 2)
     kill_and_restart(undisturbed, command(packed, output, recipe, 2), output, KILLS, seed)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["o", "r.yaml", UNDISTURBED]
+    assert names == ["log", "o", "r.yaml", UNDISTURBED]
