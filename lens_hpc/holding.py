@@ -55,6 +55,10 @@ def _forget_locks() -> None:
 os.register_at_fork(after_in_child=_forget_locks)
 
 
+class HeldByAnotherError(UserError):
+    """Another process writes what this one wants to write."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock, as its file tells."""
@@ -142,7 +146,7 @@ class _Lock:
             is_of_this_job = holder is not None and holder.job == self.own.job != ""
             is_awaited = patient or is_of_this_job
             if (self.lives and not is_awaited) or time.monotonic() > until:
-                raise UserError(
+                raise HeldByAnotherError(
                     f"{self.target}: is being written by {holder or 'another process'} (its lock: "
                     f"{self.file}); wait until it has ended, or end it"
                 )

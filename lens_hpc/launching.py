@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from lens_hpc import process, verbs, workers
+from lens_hpc.children import PARENT, signals_noted
 from lens_hpc.errors import UserError
 from lens_hpc.resources import usable_cpus
 
 PROGRAM = "lens_hpc"
-LAUNCHER = "LENS_HPC_LAUNCHER"
-"""Environment variable of a process that was started here: who has started it."""
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -70,7 +69,7 @@ def launch(words: Sequence[str], processes: int) -> int:
 
     with process.environment_unchanged(), _quiet_logging():
         _choose_devices(processes)
-        os.environ[LAUNCHER] = str(os.getpid())
+        os.environ[PARENT] = str(os.getpid())
         # A folder here that is named like a package is none of ours, as for the command itself.
         if str(Path.cwd()) not in sys.path:
             os.environ["PYTHONSAFEPATH"] = "1"
@@ -129,7 +128,7 @@ def _wait_for(launcher: Callable[[Any], None], arguments: Any) -> int:
     """Call Accelerate's launcher, pass signals on meanwhile, and return the processes' status."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    with ThreadPoolExecutor(1) as thread, _signals_noted() as signals:
+    with ThreadPoolExecutor(1) as thread, signals_noted() as signals:
         launched = thread.submit(launcher, arguments)
         passed: set[int] = set()
         while not launched.done():
@@ -142,27 +141,6 @@ def _wait_for(launcher: Callable[[Any], None], arguments: Any) -> int:
         rank, failure = error.get_first_failure()
         return _status(rank, failure.exitcode, passed)
     return 0
-
-
-@contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """Note the signals that ask this process to stop, in place of ending.
-
-    Slurm sends SIGTERM twice, so a process that ends with its command goes on noting them: the
-    second must not change its status. Under nohup, SIGHUP stays ignored.
-    """
-    noted: list[int] = []
-    before = {}
-    for number in workers.STOP_SIGNALS:
-        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-            continue
-        before[number] = signal.signal(number, lambda number, _: noted.append(number))
-    try:
-        yield noted
-    finally:
-        if not process.ends_with_command:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _pass_on(signals: list[int]) -> set[int]:
@@ -198,6 +176,6 @@ def _status(rank: int, status: int, passed: set[int]) -> int:
 
 def end_with_launcher() -> None:
     """Let this process end when the one that started it here is killed."""
-    launcher = os.environ.pop(LAUNCHER, "")
+    launcher = os.environ.pop(PARENT, "")
     if launcher:
         workers.end_with(int(launcher))
