@@ -6,7 +6,9 @@ import timm
 
 from lens_hpc import config, files
 from lens_hpc.errors import UserError
-from lens_hpc.model.pretrained import pretrained_file
+from lens_hpc.layout import WEIGHTS
+from lens_hpc.model import hub
+from lens_hpc.model.pretrained import pretrained_file, read_weights
 
 # Backbones of fixed size see the cutout on a canvas of sky (zeros) whose sides are multiples of
 # this,
@@ -34,7 +36,7 @@ def make_backbone(
         options["img_size"] = size
 
     try:
-        return timm.create_model(settings.backbone, **options), size
+        backbone = timm.create_model(settings.backbone, **options)
     except Exception as error:  # timm's models fail in ways of their own
         if settings.weights == "none":
             raise UserError(
@@ -48,6 +50,11 @@ def make_backbone(
             "model.weights=FILE, or train from scratch with model.weights=none"
         ) from error
 
+    start = files.expand(settings.weights)
+    if hub.is_hub_folder(start):
+        hub.check_all_there(start, backbone, set(read_weights(start / WEIGHTS).tensors))
+    return backbone, size
+
 
 def _check_name(backbone: str) -> None:
     if timm.is_model(backbone):
@@ -56,7 +63,7 @@ def _check_name(backbone: str) -> None:
     near = timm.list_models(f"*{family}*") or timm.list_models("resnet*")
     raise UserError(
         f"model.backbone = {backbone}: timm has no such model; it has "
-        f"{', '.join(near[:NAMES_SHOWN])}, ..."
+        f"{', '.join(near[:NAMES_SHOWN])}, ...; from a hub, write hf_hub:OWNER/NAME"
     )
 
 
@@ -71,6 +78,8 @@ def _weight_options(settings: config.Model) -> dict[str, Any]:
 
     wants_timms = settings.weights == "pretrained"
     file = pretrained_file(settings) if wants_timms else files.expand(settings.weights)
+    if hub.is_hub_folder(file):
+        return hub.weight_options(file, settings.backbone)
     if file.is_file():
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
     if wants_timms:

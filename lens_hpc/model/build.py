@@ -15,6 +15,7 @@ from lens_hpc.errors import UserError
 from lens_hpc.extensions import find_object
 from lens_hpc.layout import BEST, CONFIG, WEIGHTS
 from lens_hpc.logs import logger
+from lens_hpc.model import hub
 from lens_hpc.model.fusion import FusionModel
 from lens_hpc.model.pretrained import read_weights
 
@@ -35,6 +36,7 @@ def build_model(
     cannot be made.
     """
     model_class = find_object("model.name", settings.name, MODELS, code)
+    settings = hub.with_architecture(settings)
     bands, features = len(manifest.bands), feature_width(settings, manifest)
     size = (manifest.height, manifest.width)
 
@@ -62,7 +64,7 @@ def build_initial_model(settings: config.Train, manifest: Manifest) -> nn.Module
 def _run_to_start_from(settings: config.Model) -> Path | None:
     """Return the folder whose whole model is the start, None where it is timm's or a file's."""
     start = files.expand(settings.weights)
-    if not start.is_dir():
+    if not start.is_dir() or hub.is_hub_folder(start):
         return None
     return start if (start / WEIGHTS).is_file() else start / BEST
 

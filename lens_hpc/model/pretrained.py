@@ -1,16 +1,20 @@
 """Weights in files: those of timm's backbones, fetched where there is internet, and of runs."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lens_hpc import config, files, logs
 from lens_hpc.errors import UserError
+from lens_hpc.layout import WEIGHTS
 from lens_hpc.logs import logger
+from lens_hpc.model import hub
 
 LONGEST_SHOWN = 300
 
@@ -37,6 +41,26 @@ def read_weights(file: Path) -> Weights:
         ) from error
 
 
+def write_weights(
+    file: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]
+) -> None:
+    """Write or replace a .safetensors file; the same weights and facts give the same bytes."""
+    written = save(dict(tensors), metadata=dict(facts))
+
+    # Its library writes the facts in another order each time. The format is the header's length in
+    # 8 bytes, the header, and the tensors.
+    header_end = 8 + int.from_bytes(written[:8], "little")
+    header = json.loads(written[8:header_end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    in_order = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    in_order += b" " * (-len(in_order) % 8)
+
+    # The library's own file would be for its owner alone, and left behind by a kill.
+    with files.whole_file(file) as partial, partial.open("wb") as opened:
+        opened.write(len(in_order).to_bytes(8, "little") + in_order)
+        opened.write(memoryview(written)[header_end:])
+
+
 class Fetched(NamedTuple):
     """Where the weights of a backbone are, and what was done to get them."""
 
@@ -55,15 +79,25 @@ def fetch_weights(settings: config.Model) -> Fetched:
     if settings.weights != "pretrained":
         return Fetched(None, f"model.weights = {settings.weights}: nothing to fetch")
 
+    if hub.comes_from_folder(settings.backbone):
+        return _fetch_from_hub(settings)
+
     file = pretrained_file(settings)
     if file.is_file():
         return Fetched(file, f"{file} is there already")
 
     files.make_folder(file.parent)
-    with files.whole_file(file) as partial:
-        save_file(download_weights(settings.backbone), partial)
+    write_weights(file, download_weights(settings.backbone), {})
     size = f"{file.stat().st_size / 1e6:,.0f} MB"
     return Fetched(file, f"{file}: {size}; training reads it with model.weights=pretrained")
+
+
+def _fetch_from_hub(settings: config.Model) -> Fetched:
+    folder, is_new = hub.fetch_hub_model(settings)
+    architecture = hub.with_architecture(settings).backbone
+    what = "fetched" if is_new else "there already"
+    text = f"{folder}: {what}, a {architecture}; training reads it with this model.backbone"
+    return Fetched(folder / WEIGHTS, text)
 
 
 def download_weights(backbone: str) -> dict[str, torch.Tensor]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from lens_hpc import config, files
 from lens_hpc import settings as reading
@@ -19,7 +18,7 @@ from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.layout import BEST, CONFIG, FINAL, MANIFEST, WEIGHTS
 from lens_hpc.model.build import build_model, without_weights
-from lens_hpc.model.pretrained import LONGEST_SHOWN, read_weights
+from lens_hpc.model.pretrained import LONGEST_SHOWN, read_weights, write_weights
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,16 @@ def save_trained(
 
     state = model.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    # The library's own file would be for its owner alone, and left behind by a kill.
-    with files.whole_file(folder / WEIGHTS) as partial:
-        partial.write_bytes(save(tensors, metadata=facts))
+    write_weights(folder / WEIGHTS, tensors, facts)
 
 
 def weights_folder(run: Path, which: str) -> Path:
-    """Return the folder of a run's `best` or `final` weights, or of the FILE that is named."""
+    """Return the folder of a run's `best` or `final` weights, or of the FILE that is named.
+
+    An export has one kind of weights, which lie in the folder itself.
+    """
+    if which == BEST and (run / WEIGHTS).is_file():
+        return run
     if which in {BEST, FINAL}:
         return run / which
 
