@@ -8,7 +8,7 @@ SHARDS := data/demo/shards
 # On the CPU even where there are GPUs: the demo shows the way, not the speed.
 ON_CPU := ACCELERATE_USE_CPU=true $(BIN)/lens-hpc
 
-.PHONY: install demo test test-long clean
+.PHONY: install demo docs test test-long clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -16,11 +16,14 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'lens_hpc needs Python 3.11 or later; name one: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 2; }
-	@echo 'Installing into .venv (about 6 GB, most of it PyTorch; a few minutes) ...'
+	@echo '1 of 3: a virtual environment, .venv'
 	@$(PYTHON) -m venv .venv
+	@echo '2 of 3: its pip'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
-	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed]'
+	@echo '3 of 3: lens_hpc and its packages: about 7 GB, most of it PyTorch; a few minutes ...'
+	@PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
+	@echo 'Installed; source .venv/bin/activate puts lens-hpc on the path.'
 
 $(SURVEY)/recipe.yaml: | install
 	$(BIN)/lens-hpc simulate $(SURVEY) objects=4000 seed=0
@@ -38,6 +41,11 @@ demo: $(SHARDS)/manifest.json
 	$(ON_CPU) train configs/train/demo.yaml processes=2
 	$(ON_CPU) evaluate runs/demo compare=[runs/demo-image,runs/demo-features] processes=2
 
+# The generated pages of the reference, and the site, without a network: read site/index.html.
+docs: install
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # A process of the tests that dies fails its test, and the others end: pytest-xdist 3.8 would start another one, and wait
 # for ever for what it was given.
 test: install
@@ -45,7 +53,7 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --max-worker-restart 0 --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations=30
 
 test-long: export LENS_HPC_LONG := 1
 test-long: export LENS_HPC_KILLS := 20

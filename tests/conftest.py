@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Packing forks, which takes the less the smaller the process of the tests still is.
     """
-    first = ("slurm", "integration", "packing")
+    first = ("test_readme.py", "slurm", "test_how_to.py", "integration", "packing")
     items.sort(
         key=lambda item: next(
             (n for n, part in enumerate(first) if part in item.path.parts), len(first)

@@ -8,10 +8,11 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.integration.forked import Forked, forks
 
 UNDISTURBED = "undisturbed"
 """Name of the folder of a run that is not killed."""
@@ -28,41 +29,35 @@ def kill_and_restart(
 ) -> int:
     """Start the same command again and again, with `kills` SIGKILLs at random instants.
 
-    `command` writes the folder `output`, and `undisturbed` one beside it that is called
-    UNDISTURBED. Each kill ends all processes of the command. Whenever it comes to its end, its
-    output must be, byte for byte, that of the undisturbed run; it is then removed, so that the next
-    start begins from nothing. Return how often it came to its end.
+    `command` are the words behind `lens-hpc`. It writes the folder `output`, and `undisturbed` one
+    beside it that is called UNDISTURBED; what they say is in the file `log` there. Each kill ends
+    all processes of the command. Whenever it comes to its end, its output must be, byte for byte,
+    that of the undisturbed run; it is then removed, so that the next start begins from nothing.
+    Return how often it came to its end.
     """
     rng = random.Random(seed)
-    began = time.monotonic()
-    subprocess.run(undisturbed, check=True, capture_output=True)
-    seconds = time.monotonic() - began
+    log = output.with_name("log")
+    seconds = _seconds_to_its_end(_start(undisturbed, log), log)
     expected = files_of(output.with_name(UNDISTURBED))
 
     ends = 0
     while True:
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        patience = rng.uniform(0.3, 1.02) * seconds if kills else None
+        process = _start(command, log)
         try:
-            _, errors = process.communicate(timeout=patience)
+            # The machine may have become faster or slower.
+            patience = rng.uniform(0, 1.02) * seconds if kills else None
+            seconds = _seconds_to_its_end(process, log, patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait()
             kills -= 1
             continue
 
-        assert process.returncode == 0, errors.decode()
         assert files_of(output) == expected, "the bytes differ from those of an undisturbed run"
         assert not output.with_name(output.name + ".partial").exists()
         ends += 1
         if not kills:
             return ends
-
-        # The machine may have become faster or slower.
-        seconds = time.monotonic() - began
         shutil.rmtree(output)
 
 
@@ -75,5 +70,16 @@ def kill_and_restart_pack(
 
 
 def _pack(survey: Path, output: Path, overrides: Sequence[str]) -> list[str]:
-    program = [sys.executable, "-m", "lens_hpc", "pack", str(survey / "recipe.yaml")]
-    return [*program, f"source={survey}", f"output={output}", *overrides]
+    words = ["pack", str(survey / "recipe.yaml"), f"source={survey}", f"output={output}"]
+    return [*words, *overrides]
+
+
+def _start(command: Sequence[str], log: Path) -> Forked:
+    return forks().start(*command, output=log, environment={})
+
+
+def _seconds_to_its_end(process: Forked, log: Path, patience: float | None = None) -> float:
+    """Wait for a command that must succeed; raises TimeoutExpired."""
+    began = time.monotonic()
+    assert process.wait(patience) == 0, log.read_text()
+    return time.monotonic() - began

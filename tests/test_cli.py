@@ -30,6 +30,8 @@ REQUIRE_A_SETTING = {
     "predict",
     "inject",
     "completeness",
+    "export",
+    "sweep",
 }
 HEAVY = "torch", "timm", "pandas", "pydantic", "sklearn"
 

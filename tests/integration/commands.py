@@ -1,16 +1,18 @@
-"""Real commands in real processes."""
+"""Real commands in real processes: `lens_hpc` from the terminal on, all others as forks."""
 
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.integration.forked import PROGRAM, Forked, forks
+
 # Only what hangs takes so long, on a busy machine, too.
 TOO_LONG_SECONDS = 600
-PROGRAM = ("-m", "lens_hpc")
 
 
 def lens_hpc(
@@ -38,9 +40,20 @@ def lens_hpc(
     )
 
 
+def forked(
+    *arguments: str, processes: int = 1, cwd: Path | None = None, program: tuple[str, ...] = PROGRAM
+) -> subprocess.CompletedProcess[str]:
+    """Run a command or the ranks of one, as forks: what the first prints, and all others tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), *arguments, processes=processes, cwd=cwd, program=program)
+        status = next(filter(None, job.wait()), 0)
+        errors = "".join(file.read_text() for file in job.errors)
+        return subprocess.CompletedProcess(arguments, status, job.outputs[0].read_text(), errors)
+
+
 def done(*arguments: str, processes: int = 1, cwd: Path | None = None) -> str:
-    """The standard output of a command that must succeed."""
-    result = lens_hpc(*arguments, processes=processes, cwd=cwd)
+    """The standard output of a forked command that must succeed."""
+    result = forked(*arguments, processes=processes, cwd=cwd)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
 
@@ -53,6 +66,7 @@ class Job:
         folder: Path,
         *arguments: str,
         processes: int = 1,
+        cwd: Path | None = None,
         environment: dict[str, str] | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
@@ -61,13 +75,10 @@ class Job:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.outputs = [folder / f"output-{rank}" for rank in range(processes)]
-        self.ranks = []
-        for rank, output in enumerate(self.outputs):
-            own = (
-                os.environ
-                | {"OMP_NUM_THREADS": "1"}
-                | (environment or {"ACCELERATE_USE_CPU": "true"})
-            )
+        self.errors = [folder / f"errors-{rank}" for rank in range(processes)]
+        self.ranks: list[Forked] = []
+        for rank, (output, errors) in enumerate(zip(self.outputs, self.errors, strict=True)):
+            own = dict(environment or {"ACCELERATE_USE_CPU": "true"})
             if processes > 1 or environment:
                 own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
                 own |= {
@@ -75,9 +86,16 @@ class Job:
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 }
-            with output.open("w") as file:
-                command = [sys.executable, *program, *arguments]
-                self.ranks.append(subprocess.Popen(command, env=own, stdout=file, stderr=file))
+            self.ranks.append(
+                forks().start(
+                    *arguments,
+                    output=output,
+                    errors=errors,
+                    cwd=cwd,
+                    environment=own,
+                    program=program,
+                )
+            )
 
     def wait(self, seconds: float = TOO_LONG_SECONDS) -> list[int]:
         """Exit status of each rank."""
@@ -93,7 +111,8 @@ class Job:
             rank.wait()
 
     def output(self, rank: int = 0) -> str:
-        return self.outputs[rank].read_text()
+        """What a rank has said: the log, and then the result."""
+        return self.errors[rank].read_text() + self.outputs[rank].read_text()
 
     def is_training(self) -> bool:
         """Whether the first step is near."""

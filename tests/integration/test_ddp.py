@@ -6,7 +6,7 @@ import pytest
 import timm
 
 from tests.conftest import pack_survey, write_survey
-from tests.integration.commands import lens_hpc
+from tests.integration.commands import forked
 
 OWN = "train_every_family.Experts"
 SCRIPT = Path(__file__).with_name("train_every_family.py")
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("train_every_family.py")
 def test_every_family_trains_under_ddp(tmp_path: Path) -> None:
     """Many leave parts of timm's head unused, for which DDP would wait at the second step."""
     dataset = pack_survey(write_survey(tmp_path / "s", rows=40, size=64), tmp_path / "d")
-    result = lens_hpc(str(dataset), processes=2, program=(str(SCRIPT),))
+    result = forked(str(dataset), processes=2, program=(str(SCRIPT),))
     assert result.returncode == 0, result.stderr[-3000:]
 
     lines = [line for line in result.stdout.splitlines() if line.startswith(("test_", OWN))]

@@ -38,6 +38,7 @@ TRIALS = 170 if LONG else 5
 """Of each verb."""
 
 KILL = -1
+ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 NAMES = ("ENOSPC", "EDQUOT", "EIO", "EACCES", "ESTALE", "EINTR")
 ERRORS = [KILL, *(getattr(errno, name) for name in NAMES)]
 
@@ -50,6 +51,13 @@ train: {{epochs: 2, global_batch_size: 24, trackers: []}}
 checkpoint: {{every_steps: 1}}
 """
 
+
+SWEEP = """
+config: {folder}/config.yaml
+output: {folder}/swept
+fixed: {{model.inputs: features, train.epochs: 1}}
+ranges: {{optim.lr: {{choices: [0.001]}}}}
+"""
 
 ARCS = """
 share: 0.2
@@ -67,6 +75,7 @@ def write_inputs(folder: Path) -> None:
     pack_survey(folder / "s", folder / "d")
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     (folder / "arcs.yaml").write_text(ARCS)
+    (folder / "sweep.yaml").write_text(SWEEP.format(folder=folder))
 
     sky = test_predict.write_survey(folder / "sky")
     packed = folder / "sky-packed"
@@ -109,7 +118,8 @@ class Disk:
         control.told = b""
         control.folder = str(self.folder).encode()
         try:
-            return self.forks.run(self.folder.with_name("output"), *words)
+            output = self.folder.with_name("output")
+            return self.forks.start(*words, output=output, environment=ON_CPU).wait()
         finally:
             control.folder = b""
 
@@ -171,10 +181,19 @@ def result_of_predict(folder: Path) -> object:
     return test_predict.outcome(folder / "scored")
 
 
+def result_of_export(folder: Path) -> object:
+    return files_of(folder / "exported")
+
+
 def result_of_completeness(folder: Path) -> object:
     names = ("completeness.json", "cells.parquet", "trials.parquet", "hosts.parquet")
     measured = folder / "judge" / "completeness" / "hosts"
     return {name: (measured / name).read_bytes() for name in names}
+
+
+def result_of_sweep(folder: Path) -> object:
+    names = ("study.journal", "trials.csv", "trials.parquet", "best.yaml", "sweep.png")
+    return {name: (folder / "swept" / name).read_bytes() for name in names}
 
 
 def result_of_grade(folder: Path) -> object:
@@ -213,6 +232,13 @@ VERBS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
         "judge/completeness/hosts",
         result_of_completeness,
     ),
+    "export": (
+        "export {folder}/finder output={folder}/exported formats=[torch]",
+        "exported",
+        result_of_export,
+    ),
+    # Its trainings are processes of their own, and have ended before.
+    "sweep": ("sweep {folder}/sweep.yaml", "", result_of_sweep),
     "grade": (
         "grade {folder}/vetting/candidates output={folder}/looked page={folder}/looked.html",
         "looked",
@@ -236,6 +262,8 @@ def test_no_failure_of_the_disk_loses_or_damages_anything(disk: Disk, verb: str)
     if verb == "evaluate":
         train = VERBS["train"][0].format(folder=disk.folder)
         assert disk.run([*train.split(), f"run={disk.folder}/evaluated"]) == 0, disk.output
+    if verb == "sweep":
+        assert disk.run(words) == 0, disk.output
 
     assert disk.run(words) == 0, disk.output
     operations = disk.control.count

@@ -51,14 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def durations(folder: Path) -> tuple[float, float]:
-    """Of an undisturbed training: the seconds until it begins, and until it ends."""
+def whole(folder: Path) -> float:
+    """Return the seconds that an undisturbed training takes."""
     job = train(folder, "undisturbed", 10.0)
     began = time.monotonic()
-    job.wait_for(job.is_training)
-    starting = time.monotonic() - began
     assert job.wait() == [0] * RANKS, job.output()
-    return starting, time.monotonic() - began
+    return time.monotonic() - began
 
 
 def train(folder: Path, name: str, timeout_minutes: float) -> Job:
@@ -95,23 +93,21 @@ def assert_named(job: Job, rank: int, others: list[int], until: float) -> None:
 
 @pytest.mark.parametrize(("rank", "instant"), trials(SEED, 2))
 def test_a_rank_that_is_stopped_is_named_by_all_others(
-    folder: Path, durations: tuple[float, float], rank: int, instant: float
+    folder: Path, whole: float, rank: int, instant: float
 ) -> None:
-    starting, whole = durations
     job = train(folder, f"stopped-{rank}-{instant:.6f}", TIMEOUT_SECONDS / 60)
     time.sleep(instant * whole)
     with stopped(job, rank) as others:
         # Whoever still starts has not begun to wait.
-        until = time.monotonic() + TIMEOUT_SECONDS + SECONDS_TO_LEAVE + 2 * starting
+        until = time.monotonic() + TIMEOUT_SECONDS + SECONDS_TO_LEAVE + 2 * whole
         assert_named(job, rank, others, until)
 
 
 @pytest.mark.parametrize(("rank", "instant"), trials(SEED + 1, 1))
 def test_sigterm_ends_those_who_wait_for_a_rank_that_is_stopped(
-    folder: Path, durations: tuple[float, float], rank: int, instant: float
+    folder: Path, whole: float, rank: int, instant: float
 ) -> None:
     """Long before the time-out."""
-    _, whole = durations
     job = train(folder, f"terminated-{rank}-{instant:.6f}", 10.0)
     time.sleep(instant * whole)
     with stopped(job, rank) as others:
@@ -127,15 +123,14 @@ def test_sigterm_ends_those_who_wait_for_a_rank_that_is_stopped(
     ("rank", "instant"), [(rank, instant) for rank, instant in trials(SEED + 2, 5) if rank < 2][:20]
 )
 def test_a_rank_that_is_stopped_while_it_evaluates_is_named(
-    folder: Path, durations: tuple[float, float], rank: int, instant: float
+    folder: Path, whole: float, rank: int, instant: float
 ) -> None:
-    starting, _ = durations
     run = folder / f"run-{rank}-{instant:.6f}"
     run.symlink_to(folder / "undisturbed")
     output = folder / f"evaluated-{rank}-{instant:.6f}"
     program = (str(folder / "evaluating.py"),)
     job = Job(output, "evaluate", str(run), "split=val", processes=2, program=program)
-    time.sleep(instant * 2 * starting)
+    time.sleep(instant * whole)
     with stopped(job, rank) as others:
-        until = time.monotonic() + TIMEOUT_SECONDS + SECONDS_TO_LEAVE + 2 * starting
+        until = time.monotonic() + TIMEOUT_SECONDS + SECONDS_TO_LEAVE + 2 * whole
         assert_named(job, rank, others, until)

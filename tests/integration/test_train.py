@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.conftest import pack_survey, write_survey
-from tests.integration.commands import Job, lens_hpc
+from tests.integration.commands import Job, forked, lens_hpc
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("LENS_HPC_KILLS", "2"))
@@ -201,7 +201,7 @@ def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: 
         "optim.lr=0.5",
         "augment.hflip=0.1",
     )
-    refused = lens_hpc(*command)
+    refused = forked(*command)
     assert refused.returncode == 2
     for said in (
         "optim.lr: 0.001 there, 0.5 here",
@@ -210,7 +210,7 @@ def test_a_run_that_was_begun_differently_is_refused(folder: Path, undisturbed: 
         f"begin another run: model.weights={undisturbed} run=NEW",
     ):
         assert said in refused.stderr
-    allowed = lens_hpc(*command, "resume.allow=[optim.lr,augment.hflip]")
+    allowed = forked(*command, "resume.allow=[optim.lr,augment.hflip]")
     assert (allowed.returncode, allowed.stderr) == (2, refused.stderr)
 
 

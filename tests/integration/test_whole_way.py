@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from lens_hpc.dataset.manifest import read_manifest
-from tests.integration.commands import done, lens_hpc
+from tests.integration.commands import done, forked, lens_hpc
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +182,7 @@ def test_a_dataset_that_was_packed_anew_is_refused(workplace: Path, run: Path) -
     (workplace / "shards").rename(workplace / "aside")
     (workplace / "anew").rename(workplace / "shards")
     try:
-        result = lens_hpc("evaluate", "run", cwd=workplace)
+        result = forked("evaluate", "run", cwd=workplace)
     finally:
         shutil.rmtree(workplace / "shards")
         (workplace / "aside").rename(workplace / "shards")
@@ -226,7 +226,7 @@ def test_a_rank_whose_predictions_are_lost_or_doubled_ends_it(
 ) -> None:
     before = (run / "evaluation" / "test" / "metrics.json").read_bytes()
     (workplace / "losing.py").write_text(LOSING.replace("{change}", change))
-    result = lens_hpc(
+    result = forked(
         "evaluate", "run", "batch_size=31", processes=2, cwd=workplace, program=("losing.py",)
     )
     assert result.returncode != 0
@@ -238,7 +238,7 @@ def test_a_rank_whose_predictions_are_lost_or_doubled_ends_it(
 
 def test_a_finished_run_is_left_as_it_is(workplace: Path, run: Path) -> None:
     before = (run / "metrics.jsonl").read_bytes()
-    result = lens_hpc("train", "train.yaml", *SETTINGS, cwd=workplace)
+    result = forked("train", "train.yaml", *SETTINGS, cwd=workplace)
     assert result.returncode == 0
     assert "has finished already" in result.stderr
     assert (run / "metrics.jsonl").read_bytes() == before
@@ -247,7 +247,7 @@ def test_a_finished_run_is_left_as_it_is(workplace: Path, run: Path) -> None:
 def test_other_settings_for_the_same_run_are_refused_with_what_differs(
     workplace: Path, run: Path
 ) -> None:
-    result = lens_hpc("train", "train.yaml", *SETTINGS, "optim.lr=0.5", cwd=workplace)
+    result = forked("train", "train.yaml", *SETTINGS, "optim.lr=0.5", cwd=workplace)
     assert result.returncode == 2
     assert "optim.lr: 0.002 there, 0.5 here" in result.stderr
     assert "Traceback" not in result.stderr
@@ -315,7 +315,7 @@ def test_processes_that_would_train_alone_refuse(workplace: Path) -> None:
 def test_a_mistake_ends_with_2_and_the_place(
     workplace: Path, run: Path, arguments: list[str], said: str
 ) -> None:
-    result = lens_hpc(*arguments, *(["run=no"] if arguments[0] == "train" else []), cwd=workplace)
+    result = forked(*arguments, *(["run=no"] if arguments[0] == "train" else []), cwd=workplace)
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr

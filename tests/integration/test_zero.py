@@ -21,7 +21,7 @@ import timm
 from safetensors.numpy import load_file
 
 from tests.conftest import pack_survey, write_survey
-from tests.integration.commands import PROGRAM, TOO_LONG_SECONDS, Job, lens_hpc
+from tests.integration.commands import PROGRAM, TOO_LONG_SECONDS, Job, forked
 from tests.integration.test_train import CONFIG, records
 
 pytestmark = [
@@ -78,7 +78,7 @@ def train_in_a_row(folder: Path, trainings: list[tuple[int, str, dict[str, Any]]
     file = folder / "trainings.json"
     file.write_text(json.dumps(listed))
     command = (str(folder / "config.yaml"), str(file))
-    result = lens_hpc(*command, processes=2, program=(str(IN_A_ROW),))
+    result = forked(*command, processes=2, program=(str(IN_A_ROW),))
     assert result.returncode == 0, result.stderr[-3000:]
 
 

@@ -151,14 +151,14 @@ def test_neighbours_fill_the_disc_that_the_field_leaves_out(half_width: float) -
 @pytest.fixture(scope="module")
 def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("mosaics") / "s"
-    made = make_mock_mosaics(out, make_design(objects=30), (2, 2), None, processes=2)
+    made = make_mock_mosaics(out, make_design(objects=30), (2, 2), None, processes=1)
     assert made == MockSurvey(out, objects=30, lenses=15, tiles=4)
     return out
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_tiles_on_any_number_of_processes(tmp_path: Path) -> None:
-    for name, processes, seed in (("a", 1, 5), ("b", 3, 5), ("c", 2, 6)):
+    for name, processes, seed in (("a", 1, 5), ("b", 3, 5), ("c", 1, 6)):
         design = make_design(seed=seed)
         make_mock_mosaics(tmp_path / name, design, (1, 2), None, processes)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
@@ -278,8 +278,8 @@ def test_cutouts_of_the_mosaics_have_the_law_of_the_cutout_survey(tmp_path: Path
     They want independent samples, so one object a cell is taken: a cell has one depth and seeing.
     """
     design = make_design(objects=160)
-    make_mock_survey(tmp_path / "c", dataclasses.replace(design, seed=6), processes=2)
-    make_mock_mosaics(tmp_path / "m", design, (4, 4), None, processes=2)
+    make_mock_survey(tmp_path / "c", dataclasses.replace(design, seed=6), processes=1)
+    make_mock_mosaics(tmp_path / "m", design, (4, 4), None, processes=1)
 
     single = []
     for path in sorted(tmp_path.glob("c/cutouts/*.fits")):

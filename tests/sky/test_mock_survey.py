@@ -38,7 +38,7 @@ def table(folder: Path, name: str = "catalogue.csv") -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path: Path) -> None:
-    for name, processes, seed in (("a", 1, 5), ("b", 3, 5), ("c", 2, 6)):
+    for name, processes, seed in (("a", 1, 5), ("b", 3, 5), ("c", 1, 6)):
         make_mock_survey(tmp_path / name, dataclasses.replace(DESIGN, seed=seed), processes)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert files_of(tmp_path / "a") != files_of(tmp_path / "c")
@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_bytes_on_any_number_of_processes(tmp_path:
 @pytest.mark.slow
 def test_size_bands_and_prevalence_are_settings(tmp_path: Path) -> None:
     overrides = ("survey=hsc", "size=51", "bands=[r, z]", "prevalence=0.2", "pixel_scale=0.2")
-    survey = call("simulate", tmp_path / "s", "objects=10", *overrides)
+    survey = call("simulate", tmp_path / "s", "objects=10", *overrides, "processes=1")
     assert survey == MockSurvey(tmp_path / "s", objects=10, lenses=2)
 
     rows = table(tmp_path / "s")
@@ -62,7 +62,7 @@ def test_size_bands_and_prevalence_are_settings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_default_is_one_sharp_band_beside_a_catalogue_of_several(tmp_path: Path) -> None:
-    call("simulate", tmp_path / "s", "objects=30")
+    call("simulate", tmp_path / "s", "objects=30", "processes=1")
     with fits.open(tmp_path / "s" / "cutouts" / "MOCK00000000.fits") as hdus:
         assert hdus[0].data.shape == (1, 80, 80)
         assert hdus[0].header["BANDS"] == "vis"
@@ -79,7 +79,7 @@ def test_the_default_is_one_sharp_band_beside_a_catalogue_of_several(tmp_path: P
 
 @pytest.mark.slow
 def test_the_truth_of_each_lens_lies_in_a_table_of_its_own(tmp_path: Path) -> None:
-    call("simulate", tmp_path / "s", "objects=40", "seed=2")
+    call("simulate", tmp_path / "s", "objects=40", "seed=2", "processes=1")
     lenses = [row["id"] for row in table(tmp_path / "s") if row["is_lens"] == "1"]
     truth = table(tmp_path / "s", "truth.csv")
     assert [row["id"] for row in truth] == lenses
@@ -137,7 +137,7 @@ def test_images_that_no_survey_takes_are_refused(
 @pytest.mark.parametrize("survey", SURVEYS)
 def test_features_help_and_nothing_gives_the_label_away(tmp_path: Path, survey: str) -> None:
     """Neither a feature, nor a number of the image, nor a cutout that is there twice."""
-    call("simulate", tmp_path / "s", "objects=1000", "seed=11", f"survey={survey}")
+    call("simulate", tmp_path / "s", "objects=1000", "seed=11", f"survey={survey}", "processes=1")
     dataset = pack_survey(tmp_path / "s", tmp_path / "d")
     assert call("audit", dataset).audit.verdict == "fine"
     found = read_audit(dataset)

@@ -55,7 +55,7 @@ def test_the_end_says_how_to_go_on() -> None:
 
 @pytest.mark.slow
 def test_it_makes_mosaics(tmp_path: Path) -> None:
-    settings = ("objects=6", "prevalence=0.2", "tiles=1x2", "tile_size=400")
+    settings = ("objects=6", "prevalence=0.2", "tiles=1x2", "tile_size=400", "processes=1")
     survey = call("simulate", tmp_path / "s", "survey=hsc", "bands=[r, z]", *settings)
     assert survey == MockSurvey(tmp_path / "s", objects=6, lenses=1, tiles=2)
 
