@@ -14,10 +14,10 @@ is used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lens_hpc._version import __version__
 from lens_hpc.errors import UserError
 
 if TYPE_CHECKING:
+    from lens_hpc._version import __version__
     from lens_hpc.dataset.dataset import Dataset
     from lens_hpc.scoring.finder import Finder
 
@@ -26,13 +26,21 @@ __all__ = ["Dataset", "Finder", "UserError", "__version__"]
 _OBJECTS = {
     "Dataset": "lens_hpc.dataset.dataset",
     "Finder": "lens_hpc.scoring.finder",
+    "__version__": "lens_hpc._version",
 }
+_EXTRA_OF_FINDER = "train"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: an object, or a verb as a function."""
+    """Import what is asked for: an object, or a verb as a function.
+
+    Raises UserError where a package that an object needs is not installed.
+    """
     if name in _OBJECTS:
-        found = getattr(importlib.import_module(_OBJECTS[name]), name)
+        from lens_hpc.extras import missing_packages_told
+
+        with missing_packages_told(_EXTRA_OF_FINDER):
+            found = getattr(importlib.import_module(_OBJECTS[name]), name)
     else:
         verbs = importlib.import_module("lens_hpc.verbs")
         if name not in verbs.names():

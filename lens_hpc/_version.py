@@ -1,3 +1,16 @@
-"""The version, in a module of its own so that nothing has to import the front door for it."""
+"""The version: that of the tag, as the installed package knows it (CONTRIBUTING.md).
 
-__version__ = "0.2.0"
+It is looked up when it is asked for, as that takes longer than most of what `import lens_hpc` does.
+"""
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lens_hpc")
+    except PackageNotFoundError:
+        return "0+unknown"  # a tree on PYTHONPATH that was never installed

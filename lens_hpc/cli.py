@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from lens_hpc import help, launching, logs, process, verbs
-from lens_hpc._version import __version__
 from lens_hpc.command_words import foreign_words, split_arguments
 from lens_hpc.errors import UserError
+from lens_hpc.extras import missing_packages_told
 from lens_hpc.refusals import remedy_for
 from lens_hpc.texts import printable
 
@@ -69,6 +69,8 @@ def _answer(word: str, rest: list[str]) -> str:
         case ("-h" | "--help" | "help", []):
             return help.overview()
         case ("--version" | "version", _):
+            from lens_hpc._version import __version__  # looks it up
+
             return f"lens-hpc {__version__}"
         case ("help" | "config", [verb, *_]) if verb not in verbs.names():
             raise UserError(f"{word}: {_unknown(verb)}")
@@ -102,12 +104,13 @@ def _run(verb: str, targets: list[Path], overrides: list[str]) -> int:
     process.let_threads_sleep()  # before a verb imports torch
     logs.setup(logs.launched_rank())
     try:
-        processes, overrides = launching.split_processes(verb, overrides)
-        settings = verbs.read_settings(verb, targets, overrides)
-        if processes > 1:
-            return launching.launch([verb, *map(str, targets), *overrides], processes)
-        module = verbs.module(verb)
-        result = module.run(settings)
+        with missing_packages_told(verbs.header(verb).extra):
+            processes, overrides = launching.split_processes(verb, overrides)
+            settings = verbs.read_settings(verb, targets, overrides)
+            if processes > 1:
+                return launching.launch([verb, *map(str, targets), *overrides], processes)
+            module = verbs.module(verb)
+            result = module.run(settings)
     except UserError as error:
         return _refuse(f"{verb}: {error}")
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lens_hpc import launching, logs, verbs
 from lens_hpc.errors import UserError
+from lens_hpc.extras import missing_packages_told
 from lens_hpc.process import let_threads_sleep, unchanged
 
 
@@ -28,7 +29,8 @@ def as_function(name: str) -> Callable[..., Any]:
         if header.target_setting and not given:
             raise UserError(f"lens_hpc.{name} needs its {header.target.split()[0]} first")
 
-        with unchanged(), logs.shown(logs.launched_rank()):
+        told = missing_packages_told(header.extra)
+        with told, unchanged(), logs.shown(logs.launched_rank()):
             let_threads_sleep()
             paths = _paths(name, given)
             source = f"lens_hpc.{name}(...)"

@@ -8,6 +8,8 @@ A verb's file begins with a docstring, `VERB: what it is for`, and has, below th
                     settings
     SUMMARY         what the verb does, in a sentence or two
     EXAMPLE         a command line that works
+    EXTRA           the extra of the package that brings what the verb imports; without it, reading
+                    datasets takes all
     PROCESSES       what `processes=N` does on the command line, where several processes can do the
                     verb's work together; without it, no launcher starts them
 
@@ -42,6 +44,8 @@ class Header(NamedTuple):
     summary: str
     example: str
     processes: str
+    extra: str
+    """The extra that brings what it imports; empty if that is what reads datasets."""
     brief: str
     """The first line of its file: what the verb is for, in a few words."""
 
@@ -56,7 +60,7 @@ def header(name: str) -> Header:
     tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
     docstring = ast.get_docstring(tree) or ""
     brief = docstring.partition("\n\n")[0].removeprefix(f"{name}: ").rstrip(".")
-    texts = {"TARGET_SETTING": "", "PROCESSES": "", "BRIEF": " ".join(brief.split())}
+    texts = {"TARGET_SETTING": "", "PROCESSES": "", "EXTRA": "", "BRIEF": " ".join(brief.split())}
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=key)], value=ast.Constant(value=str(text))):

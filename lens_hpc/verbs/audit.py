@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TARGET = "DATASET"
 TARGET_SETTING = "dataset"
+EXTRA = "pack"
 SUMMARY = (
     "Find what gives the label away before anyone trains: features, shortcuts, duplicates, "
     "split groups. The verdicts are kept in DATASET/audit.json; exit status 3 when one is leak."

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lens_hpc.training.bottleneck import Rates
 
 TARGET = "CONFIG"
+EXTRA = "train"
 SUMMARY = (
     "Measure for a minute where the time of a training would go on this machine, and which "
     "setting to turn."

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lens_hpc.training.readiness import Readiness
 
 TARGET = "CONFIG"
+EXTRA = "train"
 SUMMARY = (
     "Find in seconds, before the queue, what could fail later: config, data, weights, batches, "
     "disk, memory."

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 TARGET = "GRADING [GRADES.jsonl ...]"
 TARGET_SETTING = "sources"
+EXTRA = "grade"
 SUMMARY = (
     "Combine the grades of all graders of GRADING, and those that its page saved in files, into "
     "one list: OUTPUT gets graded.parquet, .csv and .fits, a contact sheet, what the graders are "

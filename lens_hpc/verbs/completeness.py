@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TARGET = "RUN [RUN ...] HOSTS"
 TARGET_SETTING = "targets"
+EXTRA = "inject"
 SUMMARY = (
     "Paint lenses on the galaxies of the packed dataset HOSTS over a grid of Einstein radius and "
     "source magnitude, score them, and tell which are found, and whether for their arc: maps, "

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TARGET = "RUN [RUN ...]"
 TARGET_SETTING = "runs"
+EXTRA = "train"
 SUMMARY = (
     "Score a split with a trained run, or with several as one ensemble: report.html, metrics.json, "
     "predictions.parquet and figures in RUN/evaluation/SPLIT."

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 TARGET = "CANDIDATES"
 TARGET_SETTING = "candidates"
+EXTRA = "grade"
 SUMMARY = (
     "Show candidates in the browser to be graded: serves a page on this machine alone until it is "
     "interrupted. Each grade is on disk at once, and the same line goes on. Known lenses, painted "

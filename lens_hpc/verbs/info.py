@@ -16,6 +16,7 @@ from lens_hpc.settings import Settings as BaseSettings
 
 TARGET = "DATASET"
 TARGET_SETTING = "dataset"
+EXTRA = "train"
 SUMMARY = (
     "Say what is in a packed dataset: splits, classes, features, bands, where it came from; "
     "draw some cutouts."

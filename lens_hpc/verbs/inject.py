@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TARGET = "DATASET"
 TARGET_SETTING = "dataset"
+EXTRA = "inject"
 SUMMARY = (
     "Paint lensed sources on the galaxies of the packed dataset DATASET, through their survey's "
     "PSF: OUTPUT is a new dataset of lenses and non-lenses, with figures, and with truth.parquet, "

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lens_hpc.packing.packing import Packed
 
 TARGET = "RECIPE"
+EXTRA = "pack"
 SUMMARY = (
     "Pack a catalogue and its images into HDF5 shards and a manifest, "
     "as the recipe file describes them."

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 TARGET = "RUN [RUN ...] SURVEY"
 TARGET_SETTING = "targets"
+EXTRA = "train"
 SUMMARY = (
     "Score each object of a survey once: SURVEY is a recipe of mosaics (no cutouts are stored), "
     "of image files, or a packed dataset. OUTPUT gets scores/*.parquet, summary.json and the "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TARGET = "OUT"
 TARGET_SETTING = "out"
+EXTRA = "simulate"
 SUMMARY = (
     "Make a labelled mock survey in the new folder OUT: FITS cutouts or, with tiles=2x2, mosaics, "
     "with catalogue, truth.csv and the recipe.yaml with which pack and predict read it."

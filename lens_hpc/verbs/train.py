@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lens_hpc.training.loop import TrainingResult
 
 TARGET = "CONFIG"
+EXTRA = "train"
 SUMMARY = "Train the fusion model on a packed dataset, or go on with a run that was stopped."
 EXAMPLE = "lens-hpc train configs/train/demo.yaml train.epochs=5 processes=2"
 PROCESSES = (

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from pydantic import Field, PositiveInt
 
-from lens_hpc import logs
 from lens_hpc.dataset.columns import ColumnReader
 from lens_hpc.dataset.kept_columns import find_table_damage
 from lens_hpc.dataset.manifest import read_manifest
 from lens_hpc.dataset.shards import find_damage
 from lens_hpc.errors import UserError
+from lens_hpc.progress import Progress
 from lens_hpc.resources import usable_cpus
 from lens_hpc.settings import FilePath
 from lens_hpc.settings import Settings as BaseSettings
@@ -52,14 +52,14 @@ def run(settings: Settings) -> Verified:
         problems += [damage] if damage else []
 
     with (
-        logs.Progress(size, "verify", "bytes") as progress,
+        Progress(size / 1e6, "verify", "MB") as progress,
         make_pool(min(settings.processes, len(records)), "fork") as pool,
     ):
         found = pool.map(partial(find_damage, settings.dataset), records)
         for record, problem in zip(records, found, strict=True):
             if problem:
                 problems.append(problem)
-            progress.update(record.bytes)
+            progress.update(record.bytes / 1e6)
 
     if problems:
         listed = "\n  ".join(problems)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lens_hpc.model.pretrained import Fetched
 
 TARGET = "CONFIG"
+EXTRA = "train"
 SUMMARY = (
     "Fetch timm's pretrained weights of a config's backbone into a folder, for compute nodes "
     "without internet."
