@@ -21,7 +21,12 @@ def copy_tree(folder: Path) -> Path:
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """Return what `env -i` leaves, with an empty HOME and a PATH that has this Python."""
+    """Return what `env -i` leaves, with an empty HOME and a PATH that has this Python.
+
+    Where this machine says by PIP_... how pip reaches its packages, that is kept.
+    """
     home.mkdir()
     python = Path(sys.base_prefix) / "bin"
-    return {"HOME": str(home), "PATH": os.pathsep.join((str(python), "/usr/bin", "/bin"))}
+    of_pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    path = os.pathsep.join((str(python), "/usr/bin", "/bin"))
+    return {"HOME": str(home), "PATH": path, **of_pip}
