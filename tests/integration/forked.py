@@ -96,11 +96,17 @@ class Forks:
         environment: dict[str, str],
         program: tuple[str, ...] = PROGRAM,
     ) -> Forked:
-        """Start `python PROGRAM WORDS`; what it says is in files, `errors` in one of its own."""
+        """Start `python PROGRAM WORDS`; what it says is in files, `errors` in one of its own.
+
+        They are there, and empty, when this returns.
+        """
+        errors = errors or output
+        for file in (output, errors):
+            file.write_bytes(b"")
         pid = self.ask(
             line=[*program, *words],
             output=str(output),
-            errors=str(errors or output),
+            errors=str(errors),
             cwd=str(cwd or Path.cwd()),
             environment=os.environ | self._environment | environment,
         )
