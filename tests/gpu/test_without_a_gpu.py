@@ -211,6 +211,7 @@ def accelerator_on_gpu() -> Any:
         device=GPU,
         process_index=0,
         num_processes=1,
+        is_main_process=True,
         prepare_model=lambda model, evaluation_mode: model.to(GPU),
     )
 
