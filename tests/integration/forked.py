@@ -7,7 +7,6 @@ python -m tests.integration.forked      reads a request a line, in JSON, and ans
 """
 
 import atexit
-import functools
 import json
 import os
 import runpy
@@ -78,6 +77,9 @@ class Forks:
         self._process.kill()
         self._process.communicate()
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def ask(self, **request: Any) -> Any:
         assert self._process.stdin
         assert self._process.stdout
@@ -113,10 +115,18 @@ class Forks:
         return Forked(self, pid)
 
 
-@functools.cache
+_of_all_tests: list[Forks] = []
+
+
 def forks() -> Forks:
-    """Return the process of all tests that want no other."""
-    return Forks({})
+    """Return the process of all tests that want no other.
+
+    It is begun anew where it has ended: a launcher that a test has called in its own process passes
+    its signals on to all children.
+    """
+    if not _of_all_tests or not _of_all_tests[-1].is_alive():
+        _of_all_tests.append(Forks({}))
+    return _of_all_tests[-1]
 
 
 # ---- the process that forks ----

@@ -1,6 +1,5 @@
 """The table of metrics, and the page that says how to add one."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from lens_hpc import metrics
 from lens_hpc.metrics.table import METRICS
 from tests.metrics.rankings import binormal
-from tests.test_how_to import ROOT, follow
+from tests.test_how_to import ROOT, Reader
 
 # The partial AUC takes one curve only.
 FOR_REPLICATES = [metric for metric in METRICS if metric.key != "partial_auc"]
@@ -53,9 +52,8 @@ def test_what_may_be_bootstrapped_has_a_value_for_each_replicate(metric: metrics
 
 @pytest.mark.slow
 def test_the_metric_of_the_page_is_the_direct_count(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "lens_hpc", tmp_path / "lens_hpc")
-    (tmp_path / "bin").mkdir()
-    value, low, high = _numbers(follow(ROOT / "docs" / "how-to" / "metric.md", tmp_path))
+    page = ROOT / "docs" / "how-to" / "metric.md"
+    value, low, high = _numbers(Reader(tmp_path).follow(page))
 
     rng = np.random.default_rng(0)
     labels = np.arange(5000) % 100 == 0

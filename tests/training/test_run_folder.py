@@ -170,7 +170,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_own_scaling(
 
 
 def test_a_new_run_has_todays_default(training: config.Train) -> None:
-    assert with_keys_of_run(training) is training
+    assert with_keys_of_run(training) == training
 
 
 def test_a_folder_of_something_else_is_refused(training: config.Train, manifest: Manifest) -> None:
