@@ -117,6 +117,7 @@ def test_a_requeued_job_waits_for_its_predecessor(
     assert "waiting for process" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_that_gives_no_sign_of_life_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_failed_start_does_not_keep_it(
         pass
 
 
+@pytest.mark.slow
 def test_where_locks_are_for_one_node_alone_another_node_is_seen_by_its_beats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

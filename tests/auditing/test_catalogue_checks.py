@@ -11,6 +11,7 @@ from tests.auditing.planted import LEAK_STATUS, ROWS, PlantedSurvey, findings, l
 # ---- classes and groups ----
 
 
+@pytest.mark.slow
 def test_groups_across_splits(
     planted: PlantedSurvey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

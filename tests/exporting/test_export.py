@@ -36,6 +36,7 @@ def run(packed_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("export") / "run", packed_once, backbone="test_vit")
 
 
+@pytest.mark.slow
 def test_an_export_is_read_like_its_run(run: Path, packed_once: Path, tmp_path: Path) -> None:
     exported = call("export", run, f"output={tmp_path / 'shared'}", "formats=[]").folder
     ours, theirs = (Finder.load(folder, device="cpu") for folder in (run, exported))
@@ -61,6 +62,7 @@ def test_an_export_is_read_like_its_run(run: Path, packed_once: Path, tmp_path: 
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_does_not_say_where_files_lay(run: Path, tmp_path: Path) -> None:
     exported = call("export", run, f"output={tmp_path / 'shared'}", "formats=[torch]").folder
     for file in exported.rglob("*"):
@@ -148,6 +150,7 @@ def test_what_cannot_be_exported_is_named(run: Path, tmp_path: Path) -> None:
         call("export", run, output, "formats=[]")
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_exported_where_its_package_is_named(
     run: Path, packed_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_model_of_ones_own_is_exported_where_its_package_is_named(
 
 
 @pytest.mark.parametrize("wrong", ["trace", "agreement"])
+@pytest.mark.slow
 def test_a_graph_that_fails_or_differs_is_not_written(
     wrong: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,6 +386,7 @@ def test_rows_know_whether_they_are_still_right(source: Path) -> None:
 # ---- memory ----
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_catalogue(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
