@@ -29,11 +29,12 @@ def auc_of(run: PlannedRun) -> float:
 def train(run: PlannedRun, signals: list[int]) -> int:
     """Leave what a training would, first the log of its epochs and then its weights."""
     folder = run.folder
-    folder.mkdir(exist_ok=True)
+    for place in (folder, folder / layout.FINAL):
+        place.mkdir(exist_ok=True)
+        files.remove_partials(place)  # as a training does that goes on
     best = auc_of(run)
     epochs = [{"epoch": n, "val_auc": best / (3 - n), "val_loss": 1 - best} for n in (1, 2)]
     lines = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
     files.write_text(folder / layout.METRICS_LOG, lines)
-    (folder / layout.FINAL).mkdir(exist_ok=True)
     files.write_text(folder / layout.FINAL / layout.WEIGHTS, "weights")
     return 0
