@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lens_hpc import help, launching, logs, process, verbs
 from lens_hpc.command_words import foreign_words, split_arguments
-from lens_hpc.errors import UserError
+from lens_hpc.errors import USER_ERROR_STATUS, UserError
 from lens_hpc.extras import missing_packages_told
 from lens_hpc.refusals import remedy_for
 from lens_hpc.texts import printable
@@ -23,7 +23,6 @@ from lens_hpc.texts import printable
 # Nobody reads on, or the terminal is gone.
 NOBODY_READS = {errno.EPIPE, errno.EIO, errno.EBADF}
 
-USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
 SECONDS_FOR_RANK_0 = 3
 

@@ -1,4 +1,8 @@
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and exit statuses of commands."""
+
+USER_ERROR_STATUS = 2
+STOPPED_STATUS = 85
+"""All is saved, and the same line goes on."""
 
 
 class UserError(Exception):

@@ -12,7 +12,7 @@ from lens_hpc import config, files, layout
 from lens_hpc import settings as reading
 from lens_hpc.children import signals_noted
 from lens_hpc.dataset.manifest import read_manifest
-from lens_hpc.errors import UserError
+from lens_hpc.errors import STOPPED_STATUS, UserError
 from lens_hpc.holding import held
 from lens_hpc.logs import logger
 from lens_hpc.sweeping.folds import write_folds
@@ -22,7 +22,6 @@ from lens_hpc.sweeping.space import Space, read_space
 from lens_hpc.sweeping.sweep_settings import SweepSettings
 from lens_hpc.sweeping.taking import Sweeping
 from lens_hpc.sweeping.trial_process import (
-    STOPPED_STATUS,
     Train,
     is_for_the_user,
     log_file,

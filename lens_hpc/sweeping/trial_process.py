@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lens_hpc.children import PARENT
+from lens_hpc.errors import USER_ERROR_STATUS
 from lens_hpc.refusals import refusals_named
 from lens_hpc.sweeping.plan import PlannedRun
 
 SECONDS_BETWEEN_LOOKS = 0.1
-MISTAKE_STATUS, STOPPED_STATUS = 2, 85
 SPOKEN_BY_US = "lens-hpc: "
 OF_THE_SETTINGS = ("the memory of the device is not enough", "the loss became", "became NaN or inf")
 """What training says where it ends with status 2 for what other settings may do better."""
@@ -99,7 +99,7 @@ def log_file(run: PlannedRun) -> Path:
 
 def is_for_the_user(status: int, reason: str) -> bool:
     """Whether a training has ended for what no other settings within the ranges would mend."""
-    return status == MISTAKE_STATUS and not any(part in reason for part in OF_THE_SETTINGS)
+    return status == USER_ERROR_STATUS and not any(part in reason for part in OF_THE_SETTINGS)
 
 
 def reason_of(run: PlannedRun) -> str:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lens_hpc.errors import STOPPED_STATUS
 from lens_hpc.sweeping.sweep_settings import SweepSettings as Settings
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ SUMMARY = (
     "sweep, and the same line goes on with it."
 )
 EXAMPLE = "lens-hpc sweep configs/sweep/demo.yaml trials=10"
-
-STOPPED_STATUS = 85
 
 
 def run(settings: Settings) -> "Sweep":

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lens_hpc.config import Train as Settings
+from lens_hpc.errors import STOPPED_STATUS
 
 if TYPE_CHECKING:
     from lens_hpc.training.loop import TrainingResult
@@ -15,8 +16,6 @@ PROCESSES = (
     "Processes to start on this machine, one a GPU; without GPUs they share the cores. For several "
     "machines: accelerate launch."
 )
-
-STOPPED_STATUS = 85
 
 
 def run(settings: Settings) -> "TrainingResult":

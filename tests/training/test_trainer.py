@@ -243,9 +243,6 @@ def test_an_epoch_without_a_step_is_refused(training: config.Train, manifest: Ma
 class _TwoProcesses:
     """An accelerator whose other process holds zeros."""
 
-    def unwrap_model(self, model: nn.Module) -> nn.Module:
-        return model
-
     def reduce(self, buffer: torch.Tensor, reduction: str) -> torch.Tensor:
         assert reduction == "mean"
         return buffer / 2
