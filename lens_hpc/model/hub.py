@@ -83,8 +83,9 @@ def with_architecture(settings: config.Model) -> config.Model:
 def _folder_of(settings: config.Model) -> Path:
     source, _, name = settings.backbone.partition(":")
     if source in HUB:
-        repository, _ = _split_hub_name(settings.backbone)
-        return settings.weights_folder / repository
+        _split_hub_name(settings.backbone)  # for its errors
+        # Each revision has a folder of its own.
+        return settings.weights_folder / name
     return files.expand(name)
 
 

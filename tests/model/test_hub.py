@@ -170,15 +170,19 @@ def test_a_name_of_the_hub_is_fetched_once(
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
     call("weights", config_file)
-    fetched = tmp_path / "weights" / "someone" / "galaxies"
+    fetched = tmp_path / "weights" / "someone" / "galaxies@v2"
     assert f"{fetched}: fetched, a test_resnet" in capsys.readouterr().out
     assert asked == [("someone/galaxies", name, "v2") for name in ("config.json", WEIGHTS)]
     call("weights", config_file)
     assert "there already" in capsys.readouterr().out
     assert len(asked) == 2
 
-    settings = settings_for(backbone="hf_hub:someone/galaxies", weights_folder=tmp_path / "weights")
+    name, folder = "hf_hub:someone/galaxies", tmp_path / "weights"
+    settings = settings_for(backbone=f"{name}@v2", weights_folder=folder)
     assert build(settings, 3).state_dict().keys() == load_file(fetched / WEIGHTS).keys()
+    for other in (name, f"{name}@v3"):
+        with pytest.raises(UserError, match="is not there"):
+            build(settings_for(backbone=other, weights_folder=folder), 3)
 
 
 @pytest.mark.parametrize(
