@@ -66,6 +66,17 @@ def remove_partials(folder: Path, name: str = "") -> None:
             left_over.unlink(missing_ok=True)
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return what a folder holds, its parts by the names that they will have; nothing without it.
+
+    Whoever does not hold the folder sees what another process does there meanwhile.
+    """
+    try:
+        return {path.name.partition(PARTIAL)[0] for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
 def final_name(path: Path) -> Path:
     """Return where a new folder really goes: a symbolic link's target in place of the link.
 

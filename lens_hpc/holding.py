@@ -104,7 +104,6 @@ def held(
     waited for, without a limit: it does what this process would do.
     """
     file = file or target.with_name(f".{target.name}.lock")
-    files.make_folder(file.parent)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     own = Holder(platform.node(), os.getpid(), now, os.environ.get("SLURM_JOB_ID", ""), share)
 
@@ -158,9 +157,13 @@ class _Lock:
 
     def _try(self) -> bool:
         """Take the lock if it is free, or if those who hold it are of the same share."""
+        files.make_folder(self.file.parent)
         with refusals_named(self.file):
-            # Opened anew each time: only so does NFS tell a time that is not an old one.
-            self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                # Opened anew each time: only so does NFS tell a time that is not an old one.
+                self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                return False  # another process has removed the folder, as it could not begin
             _descriptors.add(self.descriptor)
             taken = False
             try:

@@ -53,6 +53,13 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
         assert list(partial.iterdir()) == []
 
 
+def test_what_a_folder_holds_is_told_by_its_final_names(tmp_path: Path) -> None:
+    assert files.names_in(tmp_path / "missing") == set()
+    files.own_partial(tmp_path / "scores").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert files.names_in(tmp_path) == {"scores", "notes.txt"}
+
+
 def test_an_existing_folder_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()

@@ -246,6 +246,26 @@ def test_a_file_that_nfs_has_lost_is_made_anew(
         assert not failures
 
 
+def test_a_folder_that_goes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that could not be begun takes its empty folder away just when the next one comes."""
+    folder = tmp_path / "run"
+    really_open: Callable[..., int] = os.open
+    removals = [1, 2]
+
+    def open_too_late(path: Any, *arguments: Any, **options: Any) -> int:
+        if removals and str(path).endswith(".lock"):
+            removals.pop()
+            folder.rmdir()
+        return really_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_too_late)
+    with held(folder, folder / ".lock", wait_minutes=0.1):
+        assert not removals
+        assert folder.is_dir()
+
+
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_the_first_task_to_end_leaves_the_file_to_the_others(tmp_path: Path) -> None:
     with held(tmp_path / "d", share="recipe"):

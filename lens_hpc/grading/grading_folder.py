@@ -219,8 +219,8 @@ def _check_not_foreign(folder: Path) -> None:
     """Raise UserError where a folder without a record holds what no grading leaves there."""
     if not folder.exists():
         return
-    begun = (layout.ITEMS, layout.GRADES, layout.GRADING)
-    if not folder.is_dir() or any(not path.name.startswith(begun) for path in folder.iterdir()):
+    begun = {layout.ITEMS, layout.GRADES, layout.GRADING}
+    if not folder.is_dir() or files.names_in(folder) - begun:
         raise UserError(
             f"output = {folder}: holds something else than a grading; name another folder"
         )

@@ -65,8 +65,10 @@ def _check_not_foreign(output: Path) -> None:
     """Raise UserError where a folder without a record holds what no prediction leaves there."""
     if not output.exists():
         return
-    begun = f"{layout.PREDICTION}{files.PARTIAL}"
-    if not output.is_dir() or any(not path.name.startswith(begun) for path in output.iterdir()):
+    is_foreign = not output.is_dir() or bool(files.names_in(output) - {layout.PREDICTION})
+
+    # Another task may have begun the prediction meanwhile.
+    if is_foreign and not (output / layout.PREDICTION).is_file():
         raise UserError(
             f"output = {output}: holds something else than a prediction; name another folder"
         )

@@ -69,8 +69,8 @@ def _begin(settings: SweepSettings, space: Space) -> None:
                 )
             return
 
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        if any(not name.startswith((layout.BASE, layout.SWEEP)) for name in names):
+        names = {name for name in files.names_in(folder) if not name.startswith(".")}
+        if names - {layout.BASE, layout.SWEEP}:
             raise UserError(f"{folder}: holds something else than a sweep; name another output")
         files.remove_partials(folder)
         files.write_text(base, reading.dump(space.base))

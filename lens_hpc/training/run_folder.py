@@ -36,8 +36,15 @@ NOT_OF_THE_RUN = {
     "checkpoint.keep",
     "resume.allow",
 }
-# What a run may hold before its config.yaml is there.
-BEGUN = {layout.MANIFEST, layout.ENVIRONMENT, layout.METRICS_LOG, layout.LOGS, layout.LOCK}
+# What a run may hold before its config.yaml is there, of which a part may be.
+BEGUN = {
+    layout.CONFIG,
+    layout.MANIFEST,
+    layout.ENVIRONMENT,
+    layout.METRICS_LOG,
+    layout.LOGS,
+    layout.LOCK,
+}
 
 
 def with_keys_of_run(settings: config.Train) -> config.Train:
@@ -104,8 +111,10 @@ def _check_not_foreign(settings: config.Train) -> None:
     run = settings.run
     if not run.is_dir():
         return
-    found = {path.name.partition(files.PARTIAL)[0] for path in run.iterdir()}
-    if found - BEGUN:
+    is_foreign = bool(files.names_in(run) - BEGUN)
+
+    # Another job may have begun the run meanwhile.
+    if is_foreign and not (run / layout.CONFIG).is_file():
         raise UserError(f"run = {run}: the folder holds something else than a run; name another")
 
 

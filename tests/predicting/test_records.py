@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lens_hpc import files
 from lens_hpc.errors import UserError
 from lens_hpc.predicting.records import begin_output, check_output
 
@@ -60,6 +61,21 @@ def test_something_else_is_refused_and_a_begun_folder_is_not(tmp_path: Path) -> 
     (out / "prediction.json.partial-node-17").write_text("{")
     begin_output(out, RECORD)
     assert (out / "scores").is_dir()
+
+
+def test_a_prediction_that_another_task_begins_at_this_instant_is_no_other_thing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who does not hold the folder looks twice, and between the looks it may begin."""
+    really_list = files.names_in
+
+    def begin_and_list(folder: Path) -> set[str]:
+        (folder / "prediction.json").touch()
+        (folder / "scores").mkdir()
+        return really_list(folder)
+
+    monkeypatch.setattr(files, "names_in", begin_and_list)
+    check_output(tmp_path, RECORD)
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"models": 3}', "[" * 100_000])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lens_hpc import config, layout
+from lens_hpc import config, files, layout
 from lens_hpc import settings as reading
 from lens_hpc.dataset.manifest import Manifest, read_manifest
 from lens_hpc.describing import describe
@@ -177,11 +177,28 @@ def test_a_folder_of_something_else_is_refused(training: config.Train, manifest:
     check_same_run(training, manifest)  # it is not there
     training.run.mkdir()
     (training.run / layout.LOGS).mkdir()
-    (training.run / "manifest.json.partial").touch()
-    check_same_run(training, manifest)  # a start that was killed
+    for name in (layout.MANIFEST, layout.ENVIRONMENT, layout.CONFIG):
+        files.own_partial(training.run / name).touch()
+        check_same_run(training, manifest)  # a start that was killed
     (training.run / "thesis.tex").touch()
     with pytest.raises(UserError, match="the folder holds something else than a run"):
         check_same_run(training, manifest)
+
+
+def test_a_run_that_another_job_begins_at_this_instant_is_no_other_thing(
+    training: config.Train, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who does not hold the folder looks twice, and between the looks a run may begin."""
+    really_list = files.names_in
+
+    def begin_and_list(folder: Path) -> set[str]:
+        (folder / layout.CONFIG).touch()
+        (folder / layout.CHECKPOINTS).mkdir()
+        return really_list(folder)
+
+    training.run.mkdir()
+    monkeypatch.setattr(files, "names_in", begin_and_list)
+    check_same_run(training, manifest)
 
 
 def test_a_run_is_finished_when_it_has_final_weights(training: config.Train) -> None:
