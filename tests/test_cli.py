@@ -56,6 +56,7 @@ def test_help_of_a_verb_has_settings_and_an_example(
     assert ("(required)" in text) == (verb in REQUIRE_A_SETTING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["info", "{}"]])
 def test_a_text_that_nobody_reads_on_ends_in_silence(words: list[str], dataset: Path) -> None:
     with command(*[word.format(dataset) for word in words], stdout=subprocess.PIPE) as process:

@@ -81,6 +81,7 @@ def test_words_that_take_a_verb_or_a_shell(script: Path) -> None:
     assert complete(script, "completion", "")[0] == ["bash", "zsh"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_without_torch(script: Path) -> None:
     code = (
         "import sys; from lens_hpc.cli import main; main(['completion', 'bash']);"

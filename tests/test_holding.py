@@ -154,6 +154,7 @@ def test_without_locks_a_living_holder_is_seen_by_its_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_a_dead_holder_is_followed(tmp_path: Path) -> None:
     file = tmp_path / ".run.lock"
@@ -191,6 +192,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 # ---- what may go wrong while it is taken ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"garbled"])
 def test_a_holder_without_a_record_is_not_waited_for_without_a_limit(
     tmp_path: Path, content: bytes

@@ -49,6 +49,7 @@ def told(kind: type[settings.Settings], tree: object, file: Path | None = None) 
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [*verbs.names(), "recipe of inject"])
 def test_no_wrong_value_is_told_in_words_of_a_library(verb: str) -> None:
     """Each setting of each verb gets values of all kinds; most are wrong."""

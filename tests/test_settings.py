@@ -195,6 +195,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_bounded_leaves_room(tmp_path: Path, name: str) -> None:
     file = tmp_path / "a.yaml"

@@ -113,6 +113,7 @@ def by_another_rank(message: str, stderr: TextIO) -> None:
 SOURCES = (log, warn, write_in_c, raise_error, in_a_thread, by_another_rank)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_each_message_has_a_line_of_its_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever wrote it, whatever the bar, and however wide the terminal."""

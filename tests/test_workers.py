@@ -105,6 +105,7 @@ def members_of(group: int) -> set[int]:
     return {int(number) for number in told.stdout.split()}
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ENDED], stdout=subprocess.PIPE, text=True

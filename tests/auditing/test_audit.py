@@ -13,6 +13,7 @@ from lens_hpc.dataset.verdict import read_audit
 from tests.auditing.planted import PlantedSurvey, findings
 
 
+@pytest.mark.slow
 def test_a_sound_survey_is_fine(
     planted: PlantedSurvey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

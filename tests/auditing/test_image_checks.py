@@ -12,6 +12,7 @@ from tests.conftest import pack_survey
 # ---- numbers that tell the label ----
 
 
+@pytest.mark.slow
 def test_a_brighter_sky_in_lenses(planted: PlantedSurvey, tmp_path: Path) -> None:
     planted.images[planted.labels == 1, 1] += 1  # sigma, in one band
     leaking = leaks(findings(planted.pack(tmp_path / "s"), LEAK_STATUS))

@@ -50,6 +50,7 @@ def test_pairs_of_one_split_are_left_out(wide: np.ndarray) -> None:
     assert find(images) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, 8, 16, 24, 32, 64])
 def test_other_galaxies_are_not_the_same_sky(size: int) -> None:
     assert find(galaxies(400, size=size, seed=size)) == []

@@ -238,6 +238,7 @@ def write_hostile(dataset: Path, attack: str) -> ShardRecord:
     return read_manifest(dataset).splits["train"].shards[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_hostile_shard_is_refused_by_name(dataset: Path, attack: str) -> None:
     record = write_hostile(dataset, attack)

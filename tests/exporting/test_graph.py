@@ -70,6 +70,7 @@ KINDS = list(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("image_scale", "scaling", "inputs", "indicator"), KINDS)
 def test_a_graph_scores_as_the_finder_does(
     image_scale: str, scaling: str, inputs: str, indicator: bool, packed_once: Path

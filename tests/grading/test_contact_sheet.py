@@ -38,6 +38,7 @@ def draw(file: Path, count: int) -> None:
     draw_contact_sheet(file, make_table(count), images_of, ("g", "r"), BAR)
 
 
+@pytest.mark.slow
 def test_a_png_has_as_many_rows_as_it_needs(tmp_path: Path) -> None:
     heights = {}
     for count in (1, 6, 7):

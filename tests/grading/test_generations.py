@@ -191,6 +191,7 @@ def with_frozen(parent: Dataset, folder: Path, way: str, split: str) -> Split:
     return Split(folder, "candidates")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("way", ["id", "pixels", "position"])
 def test_what_is_frozen_is_refused_or_left_out(

@@ -38,6 +38,7 @@ def test_too_few_hidden_items_have_no_interval_and_none_no_share() -> None:
     assert anna["purity"] == {"count": 0, "total": 0, "value": None, "ci95": None}
 
 
+@pytest.mark.slow
 def test_graders_of_known_skill_are_recovered_within_their_intervals() -> None:
     rng = np.random.default_rng(5)
     items = make_hidden(lenses=40, others=60)

@@ -45,6 +45,7 @@ def split(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Split(pack_survey(survey, folder / "dataset", f"dtype={request.param}"), "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("extras", [None, {}, {"rotate90": 0.5, "shift": 3, "noise": 0.1}])
 def test_batches_are_those_of_the_cpu(

@@ -47,6 +47,7 @@ def test_an_epoch_holds_every_sample_once_but_for_a_dropped_last_step(
     ]
 
 
+@pytest.mark.slow
 @given(
     rows=st.integers(2, 400),
     share=st.integers(1, 6),

@@ -151,6 +151,7 @@ def test_arms_of_one_run_thrice_differ_as_the_runs() -> None:
     assert not metrics.compare_arms(labels, [one] * 3, [other]).over_seeds
 
 
+@pytest.mark.slow
 @given(rankings(), st.randoms(use_true_random=False))
 def test_arms_the_other_way_round_are_the_mirror(ranking: Ranking, random: object) -> None:
     labels, one = ranking
@@ -167,6 +168,7 @@ def test_arms_the_other_way_round_are_the_mirror(ranking: Ranking, random: objec
         assert found.is_shown == (low > 0 or high < 0) == mirror.is_shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
 def test_one_recipe_is_seldom_better_than_itself(grouped: bool) -> None:
     """A slice of `python benchmarks/evaluate.py seeds=all`: where one seed an arm is misled."""

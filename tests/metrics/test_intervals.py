@@ -144,6 +144,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_the_intervals_of_a_report_hold_the_truth(cell: Cell) -> None:
     found = coverage(cell, TRIALS, SEED)

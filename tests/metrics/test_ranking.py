@@ -42,6 +42,7 @@ def test_delong_is_the_direct_computation(ranking: Ranking) -> None:
     np.testing.assert_allclose(np.concatenate(found), np.concatenate([by_lens, by_non_lens]))
 
 
+@pytest.mark.slow
 @given(rankings())
 def test_the_interval_holds_the_auc_and_stays_within_0_and_1(ranking: Ranking) -> None:
     curve = metrics.rank(*ranking)

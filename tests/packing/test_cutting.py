@@ -72,6 +72,7 @@ CENTRES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["plain", "gzip", "rice", "gzip_1"])
 @pytest.mark.parametrize("projection", ["TAN", "SIP", "TPV"])
 def test_every_pixel_is_that_of_astropy(

@@ -140,6 +140,7 @@ def assert_same(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> Non
         np.testing.assert_array_equal(image, other[row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
 def test_finished_cutouts_are_those_that_pack_stores(

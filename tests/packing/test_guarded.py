@@ -144,6 +144,7 @@ def spin(*_: object) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_call_that_takes_too_long_is_ended() -> None:
     assert call_within(5, max, 3, 5) == 5
     with pytest.raises(TooLongError):
@@ -156,6 +157,7 @@ def spin_deaf(*_: object) -> None:
             spin()
 
 
+@pytest.mark.slow
 def test_no_library_keeps_a_call_from_its_end() -> None:
     with pytest.raises(TooLongError):
         call_within(1, spin_deaf)
@@ -166,6 +168,7 @@ def test_a_call_that_is_ended_by_another_did_not_take_too_long() -> None:
         call_within(5, die)
 
 
+@pytest.mark.slow
 def test_a_reader_that_may_take_so_much_time_is_ended(file: Path) -> None:
     with pytest.raises(UserError, match=r"c\.h5: .* more than 1 s of the processor's time"):
         read_in_worker(file, spin, cpu_seconds=1)

@@ -155,6 +155,7 @@ def write_integer_image(path: Path, drawn: dict[str, Any]) -> None:
             header["BSCALE"], header["BZERO"] = drawn["scale"]
 
 
+@pytest.mark.slow
 @given(integer_images())
 def test_integer_pixels_are_those_of_astropy_and_blank_ones_are_masked(
     drawn: dict[str, Any],

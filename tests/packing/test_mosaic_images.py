@@ -94,6 +94,7 @@ def write_stamps(folder: Path, catalogue: pd.DataFrame, storage: Storage) -> Non
 COMPRESSED = [pytest.param(storage, marks=pytest.mark.slow) for storage in ("gzip", "rice")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["plain", *COMPRESSED])
 @pytest.mark.parametrize("tile", [None, "tile"])
 def test_mosaics_are_packed_to_the_pixels_of_stamps(
@@ -272,6 +273,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
 def test_a_bad_tile_is_told_with_its_rows_and_does_not_stop_the_others(
     tmp_path: Path, spoil: Any

@@ -48,6 +48,7 @@ def test_rows_get_the_files_of_their_tile(source: Path, tile: str | None) -> Non
     np.testing.assert_array_equal(placed.positions, list(CENTRES.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

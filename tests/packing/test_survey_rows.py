@@ -54,12 +54,11 @@ def make_frame(seed: int, count: int = COUNT) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     names = rng.choice(list(CENTRES), count)
     frame = pd.DataFrame({"n": np.arange(count), "id": [f"o{n * 7919}" for n in range(count)]})
-    positions = np.stack(
-        [
-            positions_in(make_header(SHAPE, CENTRES[name]), SHAPE, 1, seed + n, beyond=3)[0]
-            for n, name in enumerate(names)
-        ]
-    )
+    positions = np.empty((count, 2))
+    for n, (name, centre) in enumerate(CENTRES.items()):
+        is_in = names == name
+        header = make_header(SHAPE, centre)
+        positions[is_in] = positions_in(header, SHAPE, is_in.sum(), seed + n, beyond=3)
     frame["ra"], frame["dec"] = positions.T
     frame["tile"] = names
     frame["mag"] = rng.normal(20, 1, count)
@@ -115,6 +114,7 @@ def all_of(survey: SurveyRows) -> list[CatalogueRows]:
 # ---- beside what pack reads ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet", "folder"])
 @pytest.mark.parametrize("tile", [None, "tile"])
 @pytest.mark.parametrize("where", [None, "snr > 2 & word != 'x'"])
@@ -150,6 +150,7 @@ def test_rows_are_those_that_pack_reads(
     assert sorted(seen) == sorted(row_of_number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "folder"])
 @pytest.mark.parametrize("tile", [None, "tile"])
 def test_digests_do_not_depend_on_the_size_of_tables(
@@ -194,6 +195,7 @@ def test_shuffled_files_have_the_same_rows(source: Path) -> None:
         np.testing.assert_array_equal(one.features, other.features[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value"),
     [("id", "new"), ("ra", 150.10001), ("mag", 20.5), ("word", "new"), ("snr", np.inf)],
@@ -214,6 +216,7 @@ def test_a_digest_tells_any_change_of_a_row(source: Path, column: str, value: ob
 # ---- types ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "data_type"),
     [
@@ -261,6 +264,7 @@ def test_files_of_different_types_are_one_table(source: Path) -> None:
 # ---- what is wrong with all rows ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table_rows", [5, 30, 100])
 @pytest.mark.parametrize("is_hash_weak", [False, True])
 def test_a_repeated_id_is_refused_wherever_it_stands(
@@ -365,6 +369,7 @@ def test_a_tile_that_a_link_leads_out_to_is_not_opened(source: Path, tmp_path: P
 # ---- whether it is still right ----
 
 
+@pytest.mark.slow
 def test_rows_know_whether_they_are_still_right(source: Path) -> None:
     recipe = recipe_of(write_catalogue(source, make_frame(18), "folder", 18))
     survey = sort(recipe, source)
@@ -417,6 +422,7 @@ def test_memory_does_not_grow_with_the_catalogue(
     assert peaks[1] < 1.5 * peaks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["survey.json", "rows.arrow", "slices.npy"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut"])
 def test_sorted_rows_that_are_damaged_are_named(source: Path, name: str, damage: str) -> None:

@@ -449,6 +449,7 @@ def plain(text: str | None) -> str | None:
     return (text or "").strip() or None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_workers")
 @pytest.mark.parametrize("ending", WRITERS)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -478,6 +479,7 @@ def masked(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_workers")
 @pytest.mark.parametrize("ending", ["fits", "vot", "ecsv"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -748,6 +750,7 @@ def test_an_hdf5_table_beside_images_in_other_files_is_read(
         )
 
 
+@pytest.mark.slow
 def test_a_text_whose_header_repeats_itself_is_not_read_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -820,6 +823,7 @@ def test_a_column_that_one_file_lacks_is_told_before_any_rows(tmp_path: Path) ->
         next(stream_table(tmp_path, {"id", "mag"}, None, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_group_size", [10_000, 10_000_000])
 def test_parquet_is_never_held_whole(tmp_path: Path, row_group_size: int) -> None:
     file = tmp_path / "catalogue.parquet"

@@ -54,6 +54,7 @@ def test_only_training_counts(tmp_path: Path) -> None:
     assert bands[0].min == train[:, 0].min()
 
 
+@pytest.mark.slow
 def test_the_same_whoever_writes_the_shards(tmp_path: Path) -> None:
     survey = write_survey(tmp_path / "s", rows=600, size=23)
     one = statistics_of(Dataset(pack_survey(survey, tmp_path / "a", "shard_mib=1", "processes=1")))

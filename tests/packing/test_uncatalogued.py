@@ -33,6 +33,7 @@ def write_files(folder: Path, names: list[str]) -> None:
         np.save(folder / name, rng.normal(size=(4, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing_band", ["g", "r", "i"])
 @pytest.mark.parametrize(
     "images", ['"{band}/{name}.npy"', "{g: 'g/{name}.npy', r: 'r/{name}.npy', i: 'i/{name}.npy'}"]

@@ -34,6 +34,7 @@ def test_pixels_are_stored_as_asked(tmp_path: Path, survey: Path) -> None:
     assert Split(dataset, "train").take("images", np.array([0])).dtype == np.float16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["lzf", "gzip"])
 def test_compressed_shards_are_read_alike(
     tmp_path: Path, survey: Path, dataset: Path, compression: str

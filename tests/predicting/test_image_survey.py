@@ -76,6 +76,7 @@ def packed_images(folder: Path, *words: str) -> dict[str, np.ndarray]:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("size=[6, 10]", "dtype=float16")])
 def test_the_pixels_are_those_that_pack_stores(tmp_path: Path, words: tuple[str, ...]) -> None:
     folder = write_positions(tmp_path)

@@ -54,6 +54,7 @@ def write_parts(folder: Path, split: Split, world_size: int, batch_size: int) ->
         predictions.write_part(folder, rank, split, rows, logits_of(rows), MAPS)
 
 
+@pytest.mark.slow
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

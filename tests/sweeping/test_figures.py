@@ -19,6 +19,7 @@ RANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [0, 1, 4])
 def test_each_setting_has_its_place(tmp_path: Path, packed_once: Path, settings: int) -> None:
     ranges = dict([*RANGES.items()][:settings])

@@ -78,6 +78,7 @@ def test_the_first_error_of_all_is_kept() -> None:
         each.raise_failure(RuntimeError)
 
 
+@pytest.mark.slow
 def test_the_first_process_stays_until_those_that_live_know(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

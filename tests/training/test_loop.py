@@ -235,6 +235,7 @@ def scripted(training: config.Train, monkeypatch: pytest.MonkeyPatch) -> config.
     return changed(training, train={"epochs": 4})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "title"),
     [("auc", "AUC"), ("tpr10", "TPR10"), ("partial_auc", "partial AUC"), ("loss", "loss")],
@@ -277,6 +278,7 @@ def test_a_run_that_goes_on_by_another_number_compares_the_new_with_the_new(
     assert epoch_of(scripted.run / layout.BEST) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by", "epoch"), [("auc", 2), ("tpr10", 3)])
 def test_a_run_of_an_earlier_version_goes_on(
     scripted: config.Train, monkeypatch: pytest.MonkeyPatch, by: str, epoch: int
@@ -428,6 +430,7 @@ def test_nothing_listens_when_a_slow_sigterm_comes_after_the_end(training: confi
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_losses_are_looked_at_one_look_later_and_all_before_the_epoch_ends(
     training: config.Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ def test_sigterm_ends_a_process_whose_main_thread_runs_no_python(
     assert status_of_fork(child) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_that_comes_again_later_ends_also_one_that_saves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

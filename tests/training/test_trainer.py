@@ -124,6 +124,7 @@ def test_the_average_is_updated_by_a_few_calls(training: config.Train, manifest:
     assert average.device is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [False, True])
 def test_training_is_in_mixed_precision_and_validation_in_float32(
     training: config.Train, manifest: Manifest, averaged: bool
