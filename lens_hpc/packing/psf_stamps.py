@@ -14,6 +14,7 @@ from scipy.ndimage import zoom
 from lens_hpc.dataset.shards import file_crc32
 from lens_hpc.errors import UserError
 from lens_hpc.packing.cells import CatalogueTable
+from lens_hpc.packing.damage import describe_damage
 from lens_hpc.packing.injection_recipe import Psf, SeeingColumn
 from lens_hpc.packing.templates import expand_template, template_fields
 from lens_hpc.sky.psf import check_stamp, moffat_stamp, pad_stamps
@@ -119,8 +120,9 @@ def read_stamp(file: str) -> np.ndarray:
     try:
         with fits.open(file) as opened:
             images = [hdu.data for hdu in opened if hdu.is_image and hdu.data is not None]
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as the FITS stamp of a PSF: {error}") from error
+    except Exception as error:  # astropy raises whatever it likes on a damaged file
+        damage = describe_damage(file, error)
+        raise UserError(f"{file}: cannot be read as the FITS stamp of a PSF: {damage}") from error
     if not images:
         raise UserError(f"{file}: has no image; a PSF is a stamp in a FITS image")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.io import fits
 
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.errors import UserError
@@ -16,6 +17,7 @@ from lens_hpc.packing import painted_parts
 from lens_hpc.packing.injecting import Injected, inject
 from lens_hpc.packing.source_galaxies import open_galaxies
 from lens_hpc.reporting.breakdown import choose_columns
+from lens_hpc.sky.psf import moffat_stamp
 from tests.conftest import call, pack_survey
 from tests.integration.commands import done, lens_hpc
 from tests.kills import UNDISTURBED, files_of, kill_and_restart
@@ -334,6 +336,16 @@ def test_a_stamp_that_is_not_there_is_named(packed: Path, tmp_path: Path) -> Non
     missing = str(tmp_path / "{tile}.fits")
     with pytest.raises(UserError, match=r"t0\.fits: cannot be read"):
         inject_into(packed, tmp_path / "o", psf={"g": 0.8, "i": missing})
+
+
+@pytest.mark.parametrize("card", ["NAXIS2", "BITPIX"])
+def test_a_stamp_with_a_damaged_header_is_named(packed: Path, tmp_path: Path, card: str) -> None:
+    stamp = tmp_path / "stamp.fits"
+    fits.writeto(stamp, moffat_stamp(0.7, 0.2))
+    content = stamp.read_bytes()
+    stamp.write_bytes(content.replace(f"{card:8}=".encode(), f"{card:8}x".encode()))
+    with pytest.raises(UserError, match=r"stamp\.fits: cannot be read as the FITS stamp"):
+        inject_into(packed, tmp_path / "o", psf={"g": 0.8, "i": str(stamp)})
 
 
 def test_a_host_whose_mass_is_not_known_is_named(tmp_path: Path) -> None:
