@@ -11,7 +11,7 @@ from lens_hpc.dataset.manifest import Manifest
 from lens_hpc.packing import arc_facts
 from lens_hpc.packing.injection_recipe import InjectionRecipe
 from lens_hpc.packing.photometric_calibration import calibration
-from lens_hpc.packing.psf_stamps import HostPsf, psf_at
+from lens_hpc.packing.psf_stamps import HostPsf, number_in, psf_at
 from lens_hpc.packing.source_galaxies import open_galaxies
 from lens_hpc.sky.arcs import arc_mask, paint_arcs
 from lens_hpc.sky.injection import HostGalaxy, Injection, draw_injection, measure_light
@@ -117,7 +117,7 @@ class Painter:
         galaxy = measure_light(cutout, self.pixel_scale, psf.stamps)
         columns = {"sigma_v": law.sigma_v, "magnitude": law.magnitude, "z": law.z_lens}
         known = {
-            name: float(catalogue[column])
+            name: number_in(catalogue, column)
             for name, column in columns.items()
             if isinstance(column, str)
         }

@@ -61,13 +61,23 @@ def _fwhm(setting: float | SeeingColumn, band: str, catalogue: Mapping[str, Any]
         return setting
 
     column = setting.column
-    fwhm = float(catalogue[column])
+    fwhm = number_in(catalogue, column)
     if not 0 < fwhm < math.inf:
         raise UserError(
             f"psf.{band}: {column} = {fwhm} is no FWHM in arcsec; leave such hosts out, as in "
             f"where: {column} > 0"
         )
     return fwhm
+
+
+def number_in(catalogue: Mapping[str, Any], column: str) -> float:
+    """Return the value of a host in a column of numbers. Raises UserError where it is none."""
+    try:
+        return float(catalogue[column])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"its {column} is no number: {catalogue[column]!r}; name a column of numbers"
+        ) from error
 
 
 def stamp_checksums(

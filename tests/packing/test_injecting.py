@@ -359,6 +359,20 @@ def test_a_host_whose_mass_is_not_known_is_named(tmp_path: Path) -> None:
     inject_into(packed, tmp_path / "o", where="label != 1 & sigma_v > 0")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"psf": {"g": 0.8, "i": {"column": "tile"}}},
+        {"deflector": {"einstein_radius": {"fixed": 1.0}, "z_lens": "tile"}},
+    ],
+)
+def test_a_column_of_texts_in_place_of_numbers_is_named(
+    packed: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match=r"gal\d+: its tile is no number: 't\d'"):
+        inject_into(packed, tmp_path / "o", **changes)
+
+
 # ---- real processes ----
 
 
