@@ -1,6 +1,7 @@
 """Arcs painted on one host: a function of recipe, cutout, catalogue values, id and trial alone."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -112,7 +113,10 @@ class Painter:
     def _look_at(
         self, cutout: np.ndarray, psf: HostPsf, catalogue: Mapping[str, Any]
     ) -> HostGalaxy:
-        """Return what is known of the host: its light as the cutout shows it, and its catalogue."""
+        """Return what is known of the host: its light as the cutout shows it, and its catalogue.
+
+        No redshift and no velocity dispersion is 0 or less: such values say that there is none.
+        """
         law = self.recipe.deflector
         galaxy = measure_light(cutout, self.pixel_scale, psf.stamps)
         columns = {"sigma_v": law.sigma_v, "magnitude": law.magnitude, "z": law.z_lens}
@@ -121,6 +125,8 @@ class Painter:
             for name, column in columns.items()
             if isinstance(column, str)
         }
+        for name in known.keys() & {"sigma_v", "z"}:
+            known[name] = known[name] if known[name] > 0 else math.nan
         return replace(galaxy, **known)
 
     def _draw(self, rng: np.random.Generator, host: HostGalaxy, trial: ArcTrial) -> Injection:

@@ -5,12 +5,12 @@ from functools import cache
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 
-MAXIMUM_Z = 5
-GRID_POINTS = 501
+MAXIMUM_Z = 20
+GRID_POINTS = 2001
 
 
 def comoving_distance_mpc(z: float) -> float:
-    """Return the comoving distance of a redshift up to 5, Mpc."""
+    """Return the comoving distance of a redshift up to 20, Mpc."""
     redshifts, distances = _comoving_distances()
     return float(np.interp(z, redshifts, distances))
 

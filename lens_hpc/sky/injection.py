@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lens_hpc.errors import UserError
+from lens_hpc.sky.cosmology import MAXIMUM_Z
 from lens_hpc.sky.deflection import Lens, einstein_radius, velocity_dispersion
 from lens_hpc.sky.ellipses import measure_ellipse
 from lens_hpc.sky.laws import DeflectorLaw, SourceLaw, SourceValue, ValueLaw
@@ -144,7 +145,8 @@ def _draw_pair(
         z_lens = law.z_lens.draw(rng) if isinstance(law.z_lens, ValueLaw) else host.z
         galaxy = galaxies.draw(rng) if galaxies else None
         z_source = draw_value(rng, source_z, galaxy)
-        if not z_lens < z_source and math.isfinite(z_lens):
+        is_possible = z_source > 0 if math.isnan(z_lens) else 0 < z_lens < z_source <= MAXIMUM_Z
+        if not is_possible:
             continue
         theta_e = _draw_einstein_radius(rng, host, law, z_lens, z_source)
         if theta_e is None:

@@ -359,6 +359,23 @@ def test_a_host_whose_mass_is_not_known_is_named(tmp_path: Path) -> None:
     inject_into(packed, tmp_path / "o", where="label != 1 & sigma_v > 0")
 
 
+@pytest.mark.parametrize("none", [0.0, -99.0])
+def test_values_that_stand_for_no_measurement_are_none(tmp_path: Path, none: float) -> None:
+    survey = write_galaxies(tmp_path / "s", rows=20)
+    table = pd.read_csv(survey / "catalogue.csv").set_index("id").assign(mag=17.5)
+    table.loc["gal007", "sigma_v"] = none
+    table.loc["gal008", "z"] = none
+    table.to_csv(survey / "catalogue.csv")
+    packed = pack_survey(survey, tmp_path / "d", "columns.keep=[sigma_v,seeing_i,tile,mag]")
+    law = {"sigma_v": "sigma_v", "magnitude": "mag", "z_lens": "z"}
+    with pytest.raises(UserError, match="gal008: the host's redshift, z, is not known"):
+        inject_into(packed, tmp_path / "o", deflector=law)
+
+    inject_into(packed, tmp_path / "o", deflector=law, where="label != 1 & z > 0", share=1.0)
+    truth = pd.read_parquet(tmp_path / "o" / "truth.parquet").set_index("host_id")
+    assert truth.loc["gal007", "sigma_v"] > 150  # its magnitude stands in
+
+
 @pytest.mark.parametrize(
     "changes",
     [

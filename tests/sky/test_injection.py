@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from astropy.cosmology import FlatLambdaCDM
 from scipy.stats import kstest
 
 from lens_hpc.errors import UserError
@@ -186,11 +187,31 @@ def test_a_magnitude_stands_in_where_there_is_no_velocity_dispersion() -> None:
         replace(HOST, sigma_v=40.0),  # too light
         replace(HOST, sigma_v=900.0),  # too heavy
         replace(HOST, z=4.5),  # behind all sources
+        replace(HOST, z=-0.1),
     ],
 )
 def test_a_host_that_cannot_lens_is_told(host: HostGalaxy) -> None:
     with pytest.raises(CannotLensError, match=r"choose heavier hosts, or change deflector\.within"):
         draw(0, host)
+
+
+def test_redshifts_that_are_none_are_not_drawn() -> None:
+    of_lenses = DeflectorLaw(einstein_radius=ValueLaw(fixed=1), z_lens=ValueLaw(normal=(0.1, 0.3)))
+    assert min(draw(seed, deflector=of_lenses).z_lens for seed in range(40)) > 0
+
+    of_sources = SOURCES.model_copy(update={"z": SourceValue(normal=(0.1, 0.5))})
+    without_z = DeflectorLaw(einstein_radius=ValueLaw(fixed=1))
+    drawn = [draw(seed, deflector=without_z, sources=of_sources) for seed in range(40)]
+    assert min(one.z_source for one in drawn) > 0
+
+
+def test_sources_may_lie_as_far_as_galaxies_do() -> None:
+    far = SOURCES.model_copy(update={"z": SourceValue(fixed=8)})
+    law = DeflectorLaw(einstein_radius=ValueLaw(fixed=1), z_lens=ValueLaw(fixed=6))
+    distances = FlatLambdaCDM(H0=70, Om0=0.3).comoving_distance([6, 8]).value
+    sigma_v = draw(0, deflector=law, sources=far).sigma_v
+    squared_beta = math.radians(1 / 3600) / (4 * math.pi * (1 - distances[0] / distances[1]))
+    assert sigma_v == pytest.approx(299_792.458 * math.sqrt(squared_beta), rel=1e-4)
 
 
 def test_a_host_of_which_too_little_is_known_is_told() -> None:
