@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens_hpc.dataset.manifest import Manifest
+from lens_hpc.errors import UserError
 from lens_hpc.packing import arc_facts
 from lens_hpc.packing.injection_recipe import InjectionRecipe
 from lens_hpc.packing.photometric_calibration import calibration
@@ -20,6 +21,8 @@ from lens_hpc.sky.laws import SourceValue, ValueLaw
 
 SOURCE_ID = "source_id"
 """Column of the truth where sources are real galaxies."""
+MOST_ELECTRONS = 1e18
+"""In a pixel: more cannot be drawn by Poisson's law."""
 NEGLIGIBLE = 1e-3
 """Nothing is added to a pixel whose arc is fainter than this share of the sky's noise."""
 
@@ -179,14 +182,23 @@ def add_arc(
 
     `cutout` and the noiseless `arc` are (bands, height, width), the sky's sigma and the gain in
     electrons per unit are (bands,). Pixels are the host's to the bit where the arc is fainter than
-    NEGLIGIBLE of the sky's noise. Whole numbers are rounded, and cut at the end of their type.
+    NEGLIGIBLE of the sky's noise. Whole numbers are rounded, and all are cut at the end of their
+    type. Raises UserError for an arc that is brighter than anything.
     """
     gain = gains[:, None, None]
-    electrons = rng.poisson(np.maximum(arc, 0) * gain)
-    brightened = cutout.astype(np.float64) + electrons / gain
-    if np.issubdtype(cutout.dtype, np.integer):
-        brightest = np.iinfo(cutout.dtype).max
-        brightened = np.minimum(np.round(brightened), brightest)
+    expected = np.maximum(arc, 0) * gain
+    if not expected.max() < MOST_ELECTRONS:
+        raise UserError(
+            f"its arc would have {expected.max():.3g} electrons in a pixel, as no galaxy has; look "
+            "at sources.magnitude, sources.colors, zero_point and gain, and for values such as -99 "
+            "in the columns that they name"
+        )
+    brightened = cutout.astype(np.float64) + rng.poisson(expected) / gain
+    is_whole = np.issubdtype(cutout.dtype, np.integer)
+    if is_whole:
+        brightened = np.round(brightened)
+    brightest = np.iinfo(cutout.dtype).max if is_whole else np.finfo(cutout.dtype).max
+    brightened = np.minimum(brightened, brightest)
 
     is_arc = arc > NEGLIGIBLE * sky[:, None, None]
     return np.where(is_arc, brightened.astype(cutout.dtype), cutout)

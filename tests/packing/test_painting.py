@@ -119,6 +119,22 @@ def test_whole_numbers_are_rounded_and_cut() -> None:
     assert added.tolist() == [[[15, 255, 0]]]
 
 
+def test_half_precision_is_cut_at_its_end() -> None:
+    host = np.full((1, 4, 4), 60_000, np.float16)
+    arc = np.full(host.shape, 30_000.0)
+    added = add_arc(np.random.default_rng(0), host, arc, np.array([1.0]), np.array([1.0]))
+    assert added.dtype == np.float16
+    np.testing.assert_array_equal(added, np.finfo(np.float16).max)
+
+
+@pytest.mark.parametrize("magnitude", [-99.0, -1e4])
+def test_an_arc_that_no_galaxy_could_make_is_told(
+    painter: Painter, cutout: np.ndarray, magnitude: float
+) -> None:
+    with pytest.raises(UserError, match=r"electrons in a pixel.* sources\.magnitude"):
+        paint(painter, cutout, source_magnitude=magnitude)
+
+
 def test_signal_to_noise_of_an_even_arc() -> None:
     arc = np.full((2, 4, 4), 0.3)
     host = np.full((2, 4, 4), 0.1)
