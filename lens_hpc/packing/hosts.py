@@ -29,6 +29,8 @@ class HostSplit(NamedTuple):
     """The rows of a split, and which of them are hosts."""
 
     reader: ColumnReader
+    is_painted: bool
+    """Whether the recipe looks for hosts in it; if not, it stays as it is."""
     ids: np.ndarray
     """(N,) strings."""
     is_host: np.ndarray
@@ -98,7 +100,8 @@ def _open_split(
         asked.columns[SPLIT] = pa.array([reader.name] * len(ids), pa.large_string())
         is_host = _choose(recipe.where, asked, ids)
         _refuse_lenses(ids[is_host & (labels == 1)])
-    return HostSplit(reader, ids, is_host, _draw(ids, is_host, recipe), catalogue)
+    is_drawn = _draw(ids, is_host, recipe)
+    return HostSplit(reader, is_painted, ids, is_host, is_drawn, catalogue)
 
 
 def _check_columns(names: Iterable[str], existing: list[str]) -> None:

@@ -62,7 +62,7 @@ def arrange(split: HostSplit, lens_ids: list[str], recipe: InjectionRecipe) -> I
     """
     can_lens = np.isin(split.ids, lens_ids)
     is_painted = split.is_drawn & can_lens
-    if recipe.others == "keep" or not split.is_host.any():
+    if recipe.others == "keep" or not split.is_painted:
         is_kept = np.ones(len(split.ids), dtype=bool)
     elif recipe.others == "nonlens":
         is_kept = split.is_host & ~split.is_drawn & can_lens

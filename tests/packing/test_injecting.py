@@ -162,6 +162,15 @@ def test_splits_that_are_not_painted_stay_as_they_are(packed: Path, tmp_path: Pa
         np.testing.assert_array_equal(after.take(column, rows), before.take(column, rows))
 
 
+@pytest.mark.parametrize("others", ["nonlens", "drop"])
+def test_a_painted_split_without_hosts_is_left_out(
+    packed: Path, tmp_path: Path, others: str
+) -> None:
+    only_train = "label != 1 & split == 'train'"
+    inject_into(packed, tmp_path / "o", others=others, where=only_train)
+    assert [*Dataset(tmp_path / "o")] == ["train"]
+
+
 def test_weights_groups_and_sources_are_carried_on(packed: Path, injected: Injected) -> None:
     before, after = Dataset(packed)["train"], Dataset(injected.output)["train"]
     places = {name: row for row, name in enumerate(before.ids().tolist())}
