@@ -50,6 +50,8 @@ from lens_hpc.packing.summary import describe_dataset
 
 INJECTION = "injection"
 """What the manifest's recipe calls the injection."""
+GATE = ("known", "gate")
+"""Settings that look at what is painted, and change none of it."""
 PAINTING = ".painting"
 """Ending of the hidden folder beside the output that holds what is painted already."""
 
@@ -117,7 +119,9 @@ def _record(
 
 
 def _fingerprint(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    """Return a text for all that painted pixels are a function of: not of what they must pass."""
+    recipe = {key: value for key, value in record["recipe"].items() if key not in GATE}
+    return hashlib.sha256(json.dumps(record | {"recipe": recipe}).encode()).hexdigest()
 
 
 def _check_injected_already(output: Path, record: dict[str, Any]) -> None:

@@ -313,6 +313,18 @@ def test_parts_of_another_seed_are_painted_anew(
     assert files_of(tmp_path / "o") == files_of(injected.output)
 
 
+def test_what_a_gate_refused_is_not_painted_again(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("einstein_radius\n" + "9.0\n" * 30)
+    with pytest.raises(UserError, match="not like the lenses of"):
+        inject_into(packed, tmp_path / "o", known=known)
+
+    monkeypatch.setattr(painted_parts, "_paint", None)
+    inject_into(packed, tmp_path / "o", known=known, gate="warn")
+
+
 # ---- refusals ----
 
 
