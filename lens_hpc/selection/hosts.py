@@ -70,7 +70,7 @@ def find_hosts(dataset: Path, recipe: InjectionRecipe) -> Hosts:
 
     How many of them inject would paint does not matter here. Raises UserError as it does.
     """
-    opened = open_hosts(dataset, recipe)
+    opened = open_hosts(dataset, recipe.model_copy(update={"share": 1.0}))
     splits: list[str] = []
     rows: list[int] = []
     ids: list[str] = []

@@ -26,6 +26,10 @@ def test_hosts_are_those_of_the_recipe_and_read_in_any_order(case: Case) -> None
     assert list(columns) == ["radius", "colour"]
 
 
+def test_the_share_that_inject_would_paint_does_not_matter(case: Case) -> None:
+    assert len(find_hosts(case.hosts, load_recipe(case.recipe, {"share": 0.001}))) == 80
+
+
 def test_only_splits_that_the_recipe_names_have_hosts(case: Case) -> None:
     hosts = find_hosts(case.hosts, load_recipe(case.recipe, {"splits": ["test"]}))
     assert set(hosts.splits) == {"test"}
