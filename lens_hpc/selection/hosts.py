@@ -17,6 +17,7 @@ class Hosts:
     """H galaxies of a packed dataset."""
 
     dataset: Path
+    bands: tuple[str, ...]
     splits: np.ndarray
     """(H,) texts: the split of each."""
     rows: np.ndarray
@@ -81,4 +82,5 @@ def find_hosts(dataset: Path, recipe: InjectionRecipe) -> Hosts:
         rows += own
         ids += [str(split.ids[row]) for row in own]
         painted_by += [split.catalogue_of(row) for row in own]
-    return Hosts(dataset, np.array(splits), np.array(rows), np.array(ids), painted_by)
+    bands = opened.manifest.bands
+    return Hosts(dataset, bands, np.array(splits), np.array(rows), np.array(ids), painted_by)

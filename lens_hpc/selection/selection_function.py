@@ -209,9 +209,10 @@ def _score_all(task: _Task) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _with_derived(task: _Task, trials: pd.DataFrame) -> pd.DataFrame:
     """Return the trials with what follows of their truth, and the third axis."""
-    seeing = trials.filter(regex="^seeing_").min(axis=1)
+    bands = task.hosts.bands
+    seeing = trials[[f"seeing_{band}" for band in bands]].min(axis=1)
     derived = {
-        "arc_snr": trials.filter(regex="^arc_snr_").max(axis=1),
+        "arc_snr": trials[[f"arc_snr_{band}" for band in bands]].max(axis=1),
         "radius_over_seeing": trials["einstein_radius"] / seeing,
     }
     by = task.asked.by
@@ -227,7 +228,7 @@ def _with_derived(task: _Task, trials: pd.DataFrame) -> pd.DataFrame:
 def _check_by(task: _Task) -> None:
     """Raise UserError where the third axis is no column."""
     by = task.asked.by
-    truth = [*TRUTH, *(f"{name}_{band}" for name in OF_BANDS for band in task.recipe.psf)]
+    truth = [*TRUTH, *(f"{name}_{band}" for name in OF_BANDS for band in task.hosts.bands)]
     if by is None or by in truth:
         return
     own = [str(name) for name in task.hosts.columns()]

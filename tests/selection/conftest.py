@@ -10,7 +10,7 @@ from tests.predicting.small_runs import make_run
 
 RECIPE = """
 where: label == 0
-psf: {g: 0.6, r: 0.5}
+psf: {g: 0.6, r: 0.5, y: 0.4}
 zero_point: {g: 27, r: 27}
 gain: {g: 100, r: 100}
 deflector:

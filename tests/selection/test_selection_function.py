@@ -1,6 +1,7 @@
 """The way from a run and hosts to RUN/completeness/NAME, and on from wherever it was killed."""
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lens_hpc.selection import painted, selection_function, written
 from lens_hpc.selection.hosts import HostReader
 from lens_hpc.selection.painted import PaintedTrials, Painting, paint_trials
 from lens_hpc.selection.written import Completeness
+from tests.conftest import pack_survey
 from tests.packing.injections import pack_sources, sources_of
 from tests.selection.conftest import Case
 
@@ -133,6 +135,22 @@ def test_another_threshold_or_third_axis_needs_no_new_trials(case: Case, here: l
     assert sum(here) == painted_before + 20
 
 
+def test_the_seeing_is_that_of_the_bands_whatever_columns_there_are(
+    case: Case, here: list[int], tmp_path: Path
+) -> None:
+    survey = tmp_path / "survey"
+    shutil.copytree(case.hosts.with_name("survey"), survey)
+    table = pd.read_csv(survey / "catalogue.csv")
+    table.assign(seeing_worst=0.01).to_csv(survey / "catalogue.csv", index=False)
+    hosts = pack_survey(survey, tmp_path / "hosts", "columns.keep=[seeing_worst]")
+
+    of_hosts = case._replace(hosts=hosts)
+    first, again = (measure(of_hosts, "threshold=0", "by=seeing_worst") for _ in range(2))
+    over_seeing = first.trials["einstein_radius"] / 0.5
+    for result in (first, again):
+        np.testing.assert_allclose(result.trials["radius_over_seeing"], over_seeing)
+
+
 @pytest.mark.slow
 def test_it_goes_on_where_it_was_killed(
     case: Case, here: list[int], monkeypatch: pytest.MonkeyPatch
@@ -171,6 +189,7 @@ def test_the_number_of_processes_changes_no_byte(case: Case) -> None:
     ("settings", "message"),
     [
         (["fpr=0.3", "by=colour_of_the_sky"], "by = colour_of_the_sky: is no column of the hosts"),
+        (["fpr=0.3", "by=seeing_y"], "by = seeing_y: is no column of the hosts"),
         (["fpr=0.001"], "needs 10,000; give more hosts, a higher rate"),
         (["inspect=10", "survey_size=1000000"], "needs 1,000,000"),
         (["splits=[tset]"], "has no split 'tset'"),
