@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lens_hpc.errors import UserError
 from lens_hpc.packing.injection_recipe import InjectionRecipe
 from lens_hpc.packing.painting import ArcTrial, Painter
 from lens_hpc.selection.grid import Trials
@@ -32,7 +33,7 @@ class PaintedTrials(NamedTuple):
 def paint_trials(
     painter: Painter, reader: HostReader, trials: Trials, numbers: np.ndarray
 ) -> PaintedTrials:
-    """Paint the trials of these numbers."""
+    """Paint the trials of these numbers. Raises UserError for a host that cannot be painted."""
     hosts = reader.hosts
     of_trials = trials.host[numbers]
     cutouts = reader.read("images", of_trials)
@@ -43,8 +44,11 @@ def paint_trials(
             einstein_radius=float(trials.einstein_radius[number]),
             source_magnitude=float(trials.source_magnitude[number]),
         )
-        one = painter.paint(cutout, str(hosts.ids[host]), hosts.painted_by[host], trial)
-        painted.append(one)
+        name = str(hosts.ids[host])
+        try:
+            painted.append(painter.paint(cutout, name, hosts.painted_by[host], trial))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
     return PaintedTrials(
         images=np.stack([one.pixels for one in painted]),
         masks=np.stack([one.mask for one in painted]),

@@ -14,10 +14,11 @@ from lens_hpc import verbs
 from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.dataset.verdict import manifest_crc32
 from lens_hpc.errors import UserError
+from lens_hpc.packing.injection_recipe import load_recipe
 from lens_hpc.packing.painting import Painter
 from lens_hpc.reporting.figures import Draw
 from lens_hpc.selection import painted, selection_function, written
-from lens_hpc.selection.hosts import HostReader
+from lens_hpc.selection.hosts import HostReader, find_hosts
 from lens_hpc.selection.painted import PaintedTrials, Painting, paint_trials
 from lens_hpc.selection.written import Completeness
 from tests.conftest import pack_survey
@@ -133,6 +134,16 @@ def test_another_threshold_or_third_axis_needs_no_new_trials(case: Case, here: l
     # More trials are others.
     measure(case, "trials=5", "fpr=0.3", "name=again")
     assert sum(here) == painted_before + 20
+
+
+def test_a_host_that_cannot_be_painted_is_named(
+    case: Case, here: list[int], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(case.recipe.read_text().replace("z: {fixed: 2}", "z: {fixed: 0.1}"))
+    hosts = find_hosts(case.hosts, load_recipe(recipe)).ids
+    with pytest.raises(UserError, match=f"^({'|'.join(hosts)}): none of 1000 draws"):
+        measure(case._replace(recipe=recipe), "threshold=0", "name=none")
 
 
 def test_the_seeing_is_that_of_the_bands_whatever_columns_there_are(
