@@ -89,8 +89,9 @@ def _open_split(
 ) -> HostSplit:
     ids = reader.ids()
     existing = [*reader.manifest.features, *kept.columns]
-    _check_columns(recipe.columns(), existing)
-    catalogue = _read_columns(reader, kept, ids, recipe.columns(), existing)
+    needed = recipe.columns(reader.manifest.bands)
+    _check_columns(needed, existing)
+    catalogue = _read_columns(reader, kept, ids, needed, existing)
 
     is_host = np.zeros(len(ids), dtype=bool)
     if is_painted:

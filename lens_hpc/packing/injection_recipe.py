@@ -1,6 +1,6 @@
 """The recipe of an injection: which galaxies get arcs, through which PSF, and by what law."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -88,10 +88,10 @@ sources:
                 check_template(psf)
         return self
 
-    def columns(self) -> list[str]:
-        """Return the catalogue columns that arcs are a function of, each once."""
+    def columns(self, bands: Sequence[str]) -> list[str]:
+        """Return the catalogue columns that arcs in these bands are a function of, each once."""
         names = self.deflector.columns()
-        for psf in self.psf.values():
+        for psf in (self.psf[band] for band in bands if band in self.psf):
             if isinstance(psf, SeeingColumn):
                 names.append(psf.column)
             elif isinstance(psf, str):

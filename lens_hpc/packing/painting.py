@@ -80,8 +80,8 @@ class Painter:
     ) -> Painted:
         """Paint an arc on a cutout (bands, height, width).
 
-        `catalogue` has at least `recipe.columns()`. Raises CannotLensError for a host that is too
-        light or too far away, and UserError for one without a PSF.
+        `catalogue` has at least `recipe.columns(bands)`. Raises CannotLensError for a host that is
+        too light or too far away, and UserError for one without a PSF.
         """
         rng, psf, injection = self.draw(cutout, identifier, catalogue, trial)
         fluxes = 10 ** (-0.4 * (injection.magnitudes - self.zero_points))

@@ -359,6 +359,16 @@ def test_a_stamp_that_is_not_there_is_named(packed: Path, tmp_path: Path) -> Non
         inject_into(packed, tmp_path / "o", psf={"g": 0.8, "i": missing})
 
 
+def test_a_band_that_hosts_lack_needs_no_column(
+    packed: Path, injected: Injected, tmp_path: Path
+) -> None:
+    psf = {"g": 0.8, "i": {"column": "seeing_i"}, "y": {"column": "seeing_y"}}
+    inject_into(packed, tmp_path / "o", psf=psf)
+    expected, found = images_of(injected.output), images_of(tmp_path / "o")
+    for name, image in expected.items():
+        np.testing.assert_array_equal(found[name], image)
+
+
 @pytest.mark.parametrize("card", ["NAXIS2", "BITPIX"])
 def test_a_stamp_with_a_damaged_header_is_named(packed: Path, tmp_path: Path, card: str) -> None:
     stamp = tmp_path / "stamp.fits"

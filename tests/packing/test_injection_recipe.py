@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lens_hpc.errors import UserError
 from lens_hpc.packing.injection_recipe import InjectionRecipe, load_recipe
-from tests.packing.injections import RECIPE, recipe_of, write_recipe
+from tests.packing.injections import BANDS, RECIPE, recipe_of, write_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "inject").glob("*.yaml"))
 
@@ -32,9 +32,9 @@ def test_changes_go_before_the_file(tmp_path: Path) -> None:
 
 def test_all_columns_that_arcs_depend_on_are_named() -> None:
     psf = {"g": "psf/{tile}_{band}.fits", "i": {"column": "seeing_i"}}
-    assert recipe_of(psf=psf).columns() == ["sigma_v", "z", "tile", "seeing_i"]
+    assert recipe_of(psf=psf).columns(BANDS) == ["sigma_v", "z", "tile", "seeing_i"]
     free = {"einstein_radius": {"fixed": 1.0}, "z_lens": {"fixed": 0.4}}
-    assert recipe_of(psf={"i": 0.7}, deflector=free).columns() == []
+    assert recipe_of(psf={"i": 0.7}, deflector=free).columns(BANDS) == []
 
 
 @pytest.mark.parametrize(
