@@ -86,11 +86,17 @@ def _split_seen(kept: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _share_out(count: int, how: Rule | Mapping[Rule, float]) -> dict[Rule, int]:
-    """Return how many each rule chooses, at least 1, in the order of RULES."""
+    """Return how many each rule chooses, at least 1, in the order of RULES.
+
+    A random share is never rounded to none: without it, some candidates would have no chance.
+    """
     shares: Mapping[Rule, float] = {how: 1.0} if isinstance(how, str) else how
     named = [rule for rule in RULES if shares.get(rule, 0) > 0]
     up_to = np.cumsum([shares[rule] for rule in named])
     ends = np.rint(count * up_to / up_to[-1]).astype(int)
+    if RANDOM in named:
+        # It is the last one.
+        ends[:-1] = np.minimum(ends[:-1], max(count - 1, 0))
     counts = np.diff(ends, prepend=0).tolist()
     return {rule: number for rule, number in zip(named, counts, strict=True) if number}
 

@@ -100,6 +100,16 @@ def test_what_was_trained_on_comes_last() -> None:
     assert choose(kept, 3, "random").inclusion_probability.tolist() == [3 / 6] * 3
 
 
+def test_a_small_random_share_is_one_candidate_at_least() -> None:
+    kept = candidates()
+    for shares in ({"top": 0.99, "random": 0.01}, {"top": 1, "uncertain": 0.3, "random": 0.01}):
+        choice = choose(kept, 5, shares)
+        assert len(choice.rows) == 5
+        assert choice.drawn.tolist().count("random") == 1
+        assert choice.inclusion_probability.tolist() == [1] * 4 + [1 / 4]
+    assert choose(kept, 1, {"top": 0.99, "random": 0.01}).drawn.tolist() == ["random"]
+
+
 def test_weighted_counts_of_a_mix_are_those_of_the_survey() -> None:
     """A survey of 1,000 objects: its top and a random slice are candidates, and a mix is graded."""
     rng = np.random.default_rng(2)
