@@ -26,7 +26,7 @@ class GradeSettings(Settings):
     """The same with galaxies that are no lenses."""
     hidden_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of hidden galaxies among all that is shown."""
-    choose: Rule | dict[Rule, Fraction] = "top"
+    choose: Rule | Annotated[dict[Rule, Fraction], Field(min_length=1)] = "top"
     """Which candidates are graded: top | uncertain | diverse | random, or shares of several, as in
     {top: 0.7, random: 0.3}. Without limit, all are."""
     limit: PositiveInt | None = None

@@ -48,6 +48,7 @@ def test_candidates_are_chosen_by_one_rule_or_by_shares(choose: str, rules: set[
         ("choose=diverse", "choose: diverse needs a model; give run=RUN"),
         ("choose={diverse: 1, top: 1}", "choose: diverse needs a model; give run=RUN"),
         ("choose=worst", "choose = worst: must be top, uncertain, diverse or random, or"),
+        ("choose={}", "choose = {}: must be top, uncertain, diverse or random, or must have at"),
         ("choose={top: 2}", "choose = {top: 2}: must be top"),
         ("hidden_share=0.9", "hidden_share = 0.9: must be less than or equal to 0.5"),
         ("port=70000", "port = 70000: must be less than 65536"),
