@@ -49,7 +49,7 @@ class GradeBook:
             new = [one for one in given if _identity(one) not in self._known]
             grades = [Grade(**one.model_dump(), time=time) for one in new]
             if grades:
-                append_grades(grades_file(self.folder, grader), grades)
+                append_grades(grades_file(self.folder, grader), self.fingerprint, grades)
             self._known.update(filter(None, map(_identity, grades)))
             self._counts[grader] = self._counts.get(grader, 0) + len(grades)
             return self._counts[grader]

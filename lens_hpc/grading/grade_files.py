@@ -4,8 +4,8 @@ Nothing is rewritten: a grade that is changed or taken back is another line, and
 grader and an item counts. Only the beginning of a line that a killed process left, and so never
 confirmed, is ignored, and cut off before the next line is written.
 
-A file that the self-contained page saved has the same lines, and a first one that says of which
-grading they are.
+A first line says of which grading they are, in a file that the self-contained page saved, too:
+items of all gradings have the same names. Files of earlier versions lack it.
 """
 
 import os
@@ -69,7 +69,7 @@ class Grade(GivenGrade):
 
 
 class _Origin(_Line):
-    """The first line of a file that the page saved."""
+    """The first line of a file."""
 
     grading: str
     """Fingerprint of what was graded."""
@@ -79,19 +79,21 @@ class _Origin(_Line):
 # ---- writing ----
 
 
-def append_grades(file: Path, grades: Sequence[Grade]) -> None:
-    """Append grades to a file, or begin it, and return when the disk holds them.
+def append_grades(file: Path, fingerprint: str, grades: Sequence[Grade]) -> None:
+    """Append a grader's grades to a file, or begin it, and return when the disk holds them.
 
     One thread at a time may do this. Raises UserError when the system refuses to write.
     """
-    lines = [grade.model_dump_json(by_alias=True) + "\n" for grade in grades]
-    content = "".join(lines).encode("utf-8")
+    origin = _Origin(grading=fingerprint, grader=grades[0].grader)
+    content = _as_lines(*grades)
     is_new = not file.exists()
 
     with refusals_named(file, CONFIRMED):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _mend_end(descriptor)
+            if os.fstat(descriptor).st_size == 0:
+                content = _as_lines(origin) + content
             while content:
                 content = content[os.write(descriptor, content) :]
             os.fsync(descriptor)
@@ -99,6 +101,10 @@ def append_grades(file: Path, grades: Sequence[Grade]) -> None:
             os.close(descriptor)
         if is_new:
             files.sync(file.parent)
+
+
+def _as_lines(*lines: _Line) -> bytes:
+    return b"".join(line.model_dump_json(by_alias=True).encode() + b"\n" for line in lines)
 
 
 def _mend_end(descriptor: int) -> None:

@@ -114,7 +114,8 @@ def press(window: Page, *keys: str) -> None:
 
 def lines(grading: Path, grader: str = "anna") -> list[dict[str, Any]]:
     file = grades_file(grading, grader)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    # The first line says of which grading they are.
+    return [json.loads(line) for line in file.read_text().splitlines()[1:]] if file.exists() else []
 
 
 def wait_for_lines(grading: Path, count: int, grader: str = "anna") -> list[dict[str, Any]]:

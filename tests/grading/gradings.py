@@ -81,5 +81,5 @@ def grade_all(
                     time="2026-11-27T10:00:00.000Z",
                 )
             )
-    append_grades(file, lines)
+    append_grades(file, grading.record.fingerprint, lines)
     return file

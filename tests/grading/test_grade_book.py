@@ -36,6 +36,12 @@ def test_lines_are_counted_by_grader_and_from_one_start_to_the_next(folder: Path
     assert again.add([given(1, None)]) == 4
 
 
+def test_the_files_of_a_grading_are_refused_in_another(folder: Path) -> None:
+    GradeBook(folder, FINGERPRINT).add([given(0, "A")])
+    with pytest.raises(UserError, match=r"anna\.jsonl: has grades of another grading"):
+        GradeBook(folder, "another")
+
+
 def test_the_latest_grades_are_known_to_go_on(folder: Path) -> None:
     book = GradeBook(folder, FINGERPRINT)
     book.add([given(0, "A"), given(1, "B"), given(0, "X", **{"class": "ring", "note": "<b>"})])

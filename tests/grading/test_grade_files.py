@@ -41,7 +41,7 @@ def grade(item: int, letter: str | None = "A", **others: Any) -> Grade:
 
 def appended(file: Path, *grades: Grade) -> Path:
     for each in grades:
-        append_grades(file, [each])
+        append_grades(file, FINGERPRINT, [each])
     return file
 
 
@@ -56,7 +56,9 @@ def test_a_grade_is_a_line(tmp_path: Path) -> None:
     file = appended(
         tmp_path / "anna.jsonl", grade(7, "X", class_="ring", note="é\n\u2028", seconds=3.2)
     )
-    assert json.loads(file.read_bytes()) == {
+    origin, line = map(json.loads, file.read_bytes().splitlines())
+    assert origin == {"grading": FINGERPRINT, "grader": "anna"}
+    assert line == {
         "item": "i000007",
         "grader": "anna",
         "grade": "X",
@@ -68,7 +70,7 @@ def test_a_grade_is_a_line(tmp_path: Path) -> None:
         "view": "single",
         "time": TIME,
     }
-    assert file.read_bytes().count(b"\n") == 1
+    assert file.read_bytes().count(b"\n") == 2
 
 
 def test_the_last_line_counts_and_what_was_taken_back_does_not(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_half_a_line_is_ignored_and_the_next_is_whole(cut: int, tmp_path: Path) 
     expected = [f"i{n:06d}" for n in range(2 if cut == 1 else 1)]
     assert [each.item for each in read_lines(file, FINGERPRINT)] == expected
 
-    append_grades(file, [grade(2)])
+    append_grades(file, FINGERPRINT, [grade(2)])
     assert [each.item for each in read_lines(file, FINGERPRINT)] == [*expected, "i000002"]
 
 
@@ -120,6 +122,18 @@ def test_a_file_of_the_page_tells_its_grading(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"{file}: has grades of another grading \({FINGERPRINT}, "
     ):
+        read_grades([file], "another")
+
+
+@pytest.mark.parametrize("left", [0, 1, 30, 62, 63, 80])
+def test_a_file_of_which_only_the_beginning_is_there_tells_its_grading(
+    left: int, tmp_path: Path
+) -> None:
+    file = appended(tmp_path / "anna.jsonl", grade(0))
+    file.write_bytes(file.read_bytes()[:left])
+    append_grades(file, FINGERPRINT, [grade(2)])
+    assert letters(file) == {("i000002", "anna"): "A"}
+    with pytest.raises(UserError, match="has grades of another grading"):
         read_grades([file], "another")
 
 
@@ -135,7 +149,7 @@ def test_a_file_of_the_page_tells_its_grading(tmp_path: Path) -> None:
 def test_what_is_no_grade_is_named_with_its_line(line: str, told: str, tmp_path: Path) -> None:
     file = appended(tmp_path / "anna.jsonl", grade(0))
     file.write_text(file.read_text() + line + "\n")
-    with pytest.raises(UserError, match=rf"{file}: line 2 is no grade \({told}"):
+    with pytest.raises(UserError, match=rf"{file}: line 3 is no grade \({told}"):
         read_grades([file], FINGERPRINT)
 
 
@@ -153,9 +167,9 @@ def test_grades_are_synced_and_so_is_the_name_of_a_new_file(
     tmp_path: Path, synced: list[str]
 ) -> None:
     file = tmp_path / "anna.jsonl"
-    append_grades(file, [grade(0), grade(1)])
+    append_grades(file, FINGERPRINT, [grade(0), grade(1)])
     assert synced == ["anna.jsonl", tmp_path.name]
-    append_grades(file, [grade(2)])
+    append_grades(file, FINGERPRINT, [grade(2)])
     assert synced == ["anna.jsonl", tmp_path.name, "anna.jsonl"]
     assert len(list(read_lines(file, FINGERPRINT))) == 3
 
@@ -168,7 +182,7 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(UserError, match=r"anna.jsonl: cannot be written.*confirmed are kept; make"):
-        append_grades(file, [grade(1)])
+        append_grades(file, FINGERPRINT, [grade(1)])
     assert letters(file) == {("i000000", "anna"): "A"}
 
 

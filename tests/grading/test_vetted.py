@@ -226,7 +226,7 @@ def test_without_a_grade_there_is_no_list(begun: Grading, tmp_path: Path) -> Non
 
 def test_a_grade_of_an_unknown_item_is_named(grading: Grading) -> None:
     file = grading.folder / layout.GRADES / "anna.jsonl"
-    line = json.loads(file.read_text().splitlines()[0])
+    line = json.loads(file.read_text().splitlines()[1])
     with file.open("a") as lines:
         lines.write(json.dumps(line | {"item": "i999999"}) + "\n")
     with pytest.raises(UserError, match="no items of 1 grades, such as i999999 by anna"):
