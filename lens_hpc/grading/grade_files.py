@@ -185,6 +185,20 @@ def read_lines(file: Path, fingerprint: str) -> Iterator[Grade]:
             ) from error
 
 
+def check_not_cut(file: Path) -> None:
+    """Raise UserError for a file that ends within a line: grades that were saved are not in it.
+
+    A killed server leaves such an end, too, but that is not sent around.
+    """
+    lines = file.read_bytes().split(b"\n")
+    is_empty = lines == [b""]
+    if is_empty or (lines[-1].strip() and not _is_whole(lines[-1])):
+        raise UserError(
+            f"{file}: only its beginning is there, as it ends within line {len(lines)}; have it "
+            "sent again, or remove that line"
+        )
+
+
 def first_problem(error: ValidationError) -> str:
     """Name the first thing that is wrong with a line, and where in it."""
     problem = error.errors(include_input=False, include_url=False)[0]

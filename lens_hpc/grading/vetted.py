@@ -20,7 +20,7 @@ from lens_hpc.grading.combine_settings import CombineSettings
 from lens_hpc.grading.combined import combine_grades
 from lens_hpc.grading.contact_sheet import draw_contact_sheet
 from lens_hpc.grading.generations import make_generation
-from lens_hpc.grading.grade_files import grade_files, read_grades
+from lens_hpc.grading.grade_files import check_not_cut, grade_files, read_grades
 from lens_hpc.grading.graders import LENS_LETTERS, measure_graders
 from lens_hpc.grading.grading_folder import Grading, open_grading
 from lens_hpc.grading.list_files import write_list
@@ -132,6 +132,8 @@ def _read_grades(grading: Grading, others: tuple[Path, ...]) -> pd.DataFrame:
     """Read all grades. Raises UserError where there is none, or one of an unknown item."""
     paths = [*grade_files(grading.folder), *others]
     grades = read_grades(paths, grading.record.fingerprint)
+    for path in others:
+        check_not_cut(path)
     if grades.empty:
         raise UserError(
             f"{grading.folder}: nobody has graded anything yet; look at lens-hpc grade --help"

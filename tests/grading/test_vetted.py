@@ -115,6 +115,17 @@ def test_a_file_that_a_page_saved_counts_too(grading: Grading, tmp_path: Path) -
         combine(grading, saved)
 
 
+@pytest.mark.parametrize("kept", [0, 30, 100, -2, -150])
+def test_a_file_that_was_not_sent_whole_is_refused(
+    kept: int, grading: Grading, tmp_path: Path
+) -> None:
+    saved = grade_all(grading, "cleo", lambda number, lens: "X", tmp_path / "cleo.jsonl")
+    saved.write_bytes(saved.read_bytes()[:kept])
+    lines = saved.read_bytes().count(b"\n") + 1
+    with pytest.raises(UserError, match=rf"cleo\.jsonl: only its .* ends within line {lines}; "):
+        combine(grading, saved)
+
+
 def test_pictures_and_manifest_are_there_when_they_are_wanted(grading: Grading) -> None:
     result = combine(grading, sheet="png", zooniverse=True)
     names = {file.name for file in result.output.iterdir()}
