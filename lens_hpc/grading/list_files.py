@@ -11,6 +11,7 @@ from lens_hpc.texts import csv_text
 
 UNITS = {"ra": "deg", "dec": "deg", "known_arcsec": "arcsec"}
 """Of the columns that have one, as FITS writes them."""
+IDS = ("id", "duplicates")
 
 
 def write_list(folder: Path, name: str, table: pd.DataFrame) -> None:
@@ -33,7 +34,10 @@ def _write_csv(file: Path, table: pd.DataFrame) -> None:
 def _write_fits(file: Path, table: pd.DataFrame) -> None:
     columns = {}
     for column in table:
-        columns[column] = _for_fits(table[column])
+        # Readers such as fitsio open no table with other letters than ASCII's. A note may be
+        # escaped, as in \xe9; an id that is not ASCII must stay what it is.
+        encoding = "utf-8" if column in IDS else "ascii"
+        columns[column] = _for_fits(table[column], encoding)
 
     units = {}
     for column, unit in UNITS.items():
@@ -42,9 +46,9 @@ def _write_fits(file: Path, table: pd.DataFrame) -> None:
     Table(columns, units=units).write(file, format="fits")
 
 
-def _for_fits(column: pd.Series) -> np.ndarray:
-    """Return a column as FITS can hold it: texts are UTF-8, for it has no letters but ASCII's."""
+def _for_fits(column: pd.Series, encoding: str) -> np.ndarray:
+    """Return a column as FITS can hold it: texts are bytes, in which other letters are escaped."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy()
-    encoded = column.fillna("").str.encode("utf-8")
+    encoded = column.fillna("").str.encode(encoding, "backslashreplace")
     return np.array(encoded.to_list(), dtype="S")

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import fitsio
 import numpy as np
 import pandas as pd
+from astropy.io import fits
 from astropy.table import Table
 
 from lens_hpc.grading.list_files import write_list
@@ -19,7 +21,7 @@ TABLE = pd.DataFrame(
         "known": pd.array([None, None], dtype="string"),
         "label": np.array([1, -1], np.int8),
         "target": [0.7, np.nan],
-        "notes": ["two\nlines", ""],
+        "notes": ["anna: déjà vu\nbela: Å", ""],
     }
 )
 
@@ -38,7 +40,7 @@ def test_csv_has_empty_cells_and_no_formulas(tmp_path: Path) -> None:
     write_list(tmp_path, "graded", TABLE)
     text = (tmp_path / "graded.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == ",".join(TABLE)
-    assert text.splitlines()[1] == '1,"é1, a",10.5,,A,,1,0.7,"two'
+    assert text.splitlines()[1] == '1,"é1, a",10.5,,A,,1,0.7,"anna: déjà vu'
     assert text.splitlines()[3] == "2,'=1+1,,,,,-1,,"
 
 
@@ -50,6 +52,16 @@ def test_fits_has_units_and_letters_beyond_ascii(tmp_path: Path) -> None:
     assert list(read["id"]) == TABLE["id"].tolist()
     assert list(read["grade"].filled("")) == ["A", ""]
     assert list(read["target"].mask) == [False, True]
+
+
+def test_other_letters_are_escaped_where_readers_of_fits_want_ascii(tmp_path: Path) -> None:
+    write_list(tmp_path, "graded", TABLE)
+    notes = fits.getdata(tmp_path / "graded.fits")["notes"]
+    assert notes[0].encode("ascii") == rb"anna: d\xe9j\xe0 vu" + b"\n" + rb"bela: \xc5"
+
+    # Where ids are ASCII, as those of surveys are, fitsio reads all of it.
+    write_list(tmp_path, "ascii", TABLE.assign(id=["a", "b"]))
+    assert fitsio.read(tmp_path / "ascii.fits")["rank"].tolist() == [1, 2]
 
 
 def test_pack_reads_what_it_needs(tmp_path: Path) -> None:
