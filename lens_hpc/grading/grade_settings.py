@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from lens_hpc.settings import FilePath, Fraction, Settings
 
@@ -52,6 +52,14 @@ class GradeSettings(Settings):
         if "diverse" in self.rules and self.run is None:
             raise ValueError("choose: diverse needs a model; give run=RUN")
         return self
+
+    @field_validator("page")
+    @classmethod
+    def _check_page(cls, page: Path | None) -> Path | None:
+        # What lies there is replaced, which must never be a file of grades.
+        if page is not None and page.suffix not in {".html", ".htm"}:
+            raise ValueError(f"{page} must end in .html")
+        return page
 
     @property
     def rules(self) -> set[str]:

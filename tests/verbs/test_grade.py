@@ -51,6 +51,7 @@ def test_candidates_are_chosen_by_one_rule_or_by_shares(choose: str, rules: set[
         ("choose={}", "choose = {}: must be top, uncertain, diverse or random, or must have at"),
         ("choose={top: 2}", "choose = {top: 2}: must be top"),
         ("hidden_share=0.9", "hidden_share = 0.9: must be less than or equal to 0.5"),
+        ("page=anna.jsonl", "page: anna.jsonl must end in .html"),
         ("port=70000", "port = 70000: must be less than 65536"),
         ("shows=[a]", "shows = [a]: unknown setting; did you mean show?"),
     ],
