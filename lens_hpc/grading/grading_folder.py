@@ -18,6 +18,7 @@ from lens_hpc.dataset.dataset import Dataset
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
 from lens_hpc.grading.choosing import choose
+from lens_hpc.grading.grade_files import first_problem
 from lens_hpc.grading.grade_settings import GradeSettings
 from lens_hpc.grading.hidden import check_cutouts_alike
 from lens_hpc.grading.items import CANDIDATE, candidate_items, make_items
@@ -82,7 +83,9 @@ def open_grading(folder: Path) -> Grading:
         record = GradingRecord.model_validate_json(file.read_bytes())
         items = pd.read_parquet(folder / layout.ITEMS)
         fingerprint = _fingerprint(folder / layout.ITEMS, record.datasets[CANDIDATE])
-    except (OSError, ValidationError, ValueError, KeyError) as error:
+    except ValidationError as error:
+        raise UserError(f"{file}: is damaged ({first_problem(error)}); copy it again") from error
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: is damaged ({error}); copy it again") from error
     if fingerprint != record.fingerprint:
         raise UserError(

@@ -107,6 +107,9 @@ def test_damage_is_named(begun: Path, tmp_path: Path) -> None:
     items.write_bytes(b"nothing")
     with pytest.raises(UserError, match=rf"{begun}: is damaged \(.*\); copy it again"):
         open_grading(begun)
+    (begun / layout.GRADING).write_text("{")
+    with pytest.raises(UserError, match=r"/grading\.json: is damaged \(Invalid JSON: .*\); copy"):
+        open_grading(begun)
     with pytest.raises(UserError, match=r"is no grading: it has no grading\.json; make one with"):
         open_grading(tmp_path / "none")
 
