@@ -18,6 +18,10 @@ TRUTHS = {"known": 1, "injected": 1, "ordinary": 0}
 def check_cutouts_alike(kind: str, hidden: Dataset, candidates: Manifest) -> None:
     """Raise UserError for a dataset whose cutouts a grader could tell from the candidates'."""
     differing = cutout_differences(hidden.manifest.kind, candidates.kind)
+    # Pictures of 8 bits are shown as they are, all others are stretched.
+    here, there = hidden.manifest.dtype, candidates.dtype
+    if (here == "uint8") != (there == "uint8"):
+        differing.append(f"pixels in {here}, not {there}")
     if differing:
         raise UserError(
             f"{kind} = {hidden.path}: its cutouts would be told from the candidates: "

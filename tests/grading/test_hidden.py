@@ -53,6 +53,10 @@ def test_cutouts_that_could_be_told_from_the_candidates_are_refused(toy: Dataset
     slightly = toy.manifest.model_copy(update={"pixel_scale_arcsec": 0.202})
     check_cutouts_alike("known", toy, slightly)
 
+    check_cutouts_alike("known", toy, toy.manifest.model_copy(update={"dtype": "float16"}))
+    with pytest.raises(UserError, match="from the candidates: pixels in float32, not uint8"):
+        check_cutouts_alike("known", toy, toy.manifest.model_copy(update={"dtype": "uint8"}))
+
     changes = {"bands": ("g", "z"), "width": 9, "units": "nJy", "pixel_scale_arcsec": 0.21}
     with pytest.raises(UserError) as refused:
         check_cutouts_alike("known", toy, toy.manifest.model_copy(update=changes))
