@@ -22,6 +22,8 @@ from lens_hpc.resources import usable_cpus
 
 PROGRAM = "lens_hpc"
 SECONDS_BETWEEN_LOOKS = 0.1
+MOST_A_CORE = 4
+"""Processes without GPUs: more only wait for each other, and hundreds would stop the machine."""
 
 
 # ---- the word ----
@@ -63,7 +65,7 @@ def launch(words: Sequence[str], processes: int) -> int:
     """Run `lens-hpc WORDS` in several processes on this machine, and return their exit status.
 
     They have a GPU each, or share the cores where there is none. Raises UserError where there are
-    fewer GPUs than processes.
+    fewer GPUs than processes, or far fewer cores.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
 
@@ -108,6 +110,12 @@ def _choose_devices(processes: int) -> None:
         raise UserError(
             f"processes = {processes}: each needs a GPU of its own, and PyTorch sees {gpus} here; "
             f"give processes={gpus}, or set ACCELERATE_USE_CPU=true to work on the CPU"
+        )
+    most = MOST_A_CORE * usable_cpus()
+    if gpus == 0 and processes > most:
+        raise UserError(
+            f"processes = {processes}: too many for the cores here, of which {usable_cpus()} can "
+            f"be used; give at most processes={most}"
         )
     if gpus == 0 and not devices.has_device_files():
         os.environ["ACCELERATE_USE_CPU"] = "true"

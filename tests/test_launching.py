@@ -152,6 +152,21 @@ def test_each_process_needs_a_gpu_where_there_are_any(monkeypatch: pytest.Monkey
         launching._choose_devices(3)
 
 
+def test_more_processes_than_the_cores_can_bear_are_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "has_device_files", lambda: False)
+    monkeypatch.setattr(launching, "usable_cpus", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # it is set, and undone behind the test
+
+    launching._choose_devices(8)
+
+    told = "processes = 1000: too many for the cores here, .* 2 can be used; .* processes=8"
+    with pytest.raises(UserError, match=told):
+        launching._choose_devices(1000)
+
+
 def test_a_gpu_that_pytorch_cannot_use_is_not_passed_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
