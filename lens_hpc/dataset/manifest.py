@@ -20,7 +20,7 @@ from pydantic import (
 
 from lens_hpc.dataset.survey_kind import SurveyKind
 from lens_hpc.errors import UserError
-from lens_hpc.layout import MANIFEST, shard_file
+from lens_hpc.layout import CONFIG, MANIFEST, shard_file
 
 SCHEMA_VERSION = 3
 READABLE_VERSIONS = (2, 3)
@@ -265,11 +265,25 @@ class _Version(BaseModel):
     schema_version: int
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest in a folder.
+def read_run_manifest(folder: Path) -> Manifest:
+    """Read the manifest that a run has kept of its dataset. Raises as `read_manifest` does."""
+    return _read(folder)
 
-    Raises UserError when there is none, or when it is damaged or of a schema that is not read.
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a dataset.
+
+    Raises UserError when there is none, or when it is damaged or of a schema that is not read, and
+    for a run, which has only kept the manifest.
     """
+    manifest = _read(folder)
+    holds_shards = any((folder / split).is_dir() for split in manifest.splits)
+    if (folder / CONFIG).is_file() and not holds_shards:
+        raise UserError(f"{folder} is a run, not a packed dataset; name another folder")
+    return manifest
+
+
+def _read(folder: Path) -> Manifest:
     file = folder / MANIFEST
     try:
         if not file.is_file():

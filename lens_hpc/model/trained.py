@@ -14,7 +14,7 @@ import torch
 
 from lens_hpc import config, files
 from lens_hpc import settings as reading
-from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.dataset.manifest import Manifest, read_run_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.layout import BEST, CONFIG, FINAL, MANIFEST, WEIGHTS
 from lens_hpc.model.build import build_model, without_weights
@@ -92,7 +92,7 @@ def load_trained(folder: Path, code: Collection[str] = ()) -> TrainedModel:
         )
 
     settings = reading.load(config.Train, folder / CONFIG)
-    manifest = read_manifest(folder)
+    manifest = read_run_manifest(folder)
     if manifest.statistics is None:
         raise UserError(
             f"{folder / MANIFEST}: has no statistics of training, so no run was trained on it; "

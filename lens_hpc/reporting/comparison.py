@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lens_hpc import config, layout, metrics, settings
-from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.manifest import read_run_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
 from lens_hpc.metrics import Curve, Difference, table
@@ -315,7 +315,7 @@ def _differences(
     unlike = settings.differences(trained_before, trained, {*NOT_OF_THE_RUN, *ignored})
 
     # One dataset has many paths, and one path may have had several datasets.
-    if not read_manifest(before).is_of_same_rows(read_manifest(run)):
+    if not read_run_manifest(before).is_of_same_rows(read_run_manifest(run)):
         there, here = trained_before.data.dataset, trained.data.dataset
         unlike.append(f"data.dataset: {there} there, {here} here, which are not the same")
     return unlike

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from lens_hpc import config, files, layout, logs
 from lens_hpc import settings as reading
-from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.dataset.manifest import Manifest, read_run_manifest
 from lens_hpc.errors import UserError
 from lens_hpc.holding import WAIT_MINUTES, held
 from lens_hpc.logs import logger
@@ -78,7 +78,7 @@ def check_same_run(settings: config.Train, manifest: Manifest) -> None:
     begun_with = reading.load(config.Train, config_file)
     changed = reading.differences(begun_with, settings, NOT_OF_THE_RUN)
     refused = [line for line in changed if _key_of(line) not in settings.resume.allow]
-    other_rows = not read_manifest(run).is_of_same_rows(manifest)
+    other_rows = not read_run_manifest(run).is_of_same_rows(manifest)
     if other_rows:
         refused.append(f"{settings.data.dataset}: is not the dataset that the run was begun with")
 

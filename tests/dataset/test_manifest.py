@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from lens_hpc.dataset import manifest as manifests
-from lens_hpc.dataset.manifest import DatasetName, Manifest, read_manifest
+from lens_hpc.dataset.manifest import DatasetName, Manifest, read_manifest, read_run_manifest
 from lens_hpc.dataset.shards import BLOCK_ROWS
 from lens_hpc.dataset.split import Split
 from lens_hpc.errors import UserError
@@ -192,6 +192,22 @@ def test_a_link_to_nothing_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match="not a packed dataset"):
         read_manifest(tmp_path)
+
+
+def test_a_run_is_no_dataset_though_it_has_the_manifest_of_one(
+    tmp_path: Path, sound: bytes
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_bytes(sound)
+    (run / "config.yaml").write_text("run: run\n")
+    survey = write_survey(tmp_path / "s")
+
+    assert read_run_manifest(run).name
+    with pytest.raises(UserError, match="run is a run, not a packed dataset"):
+        read_manifest(run)
+    with pytest.raises(UserError, match="run is a run, not a packed dataset"):
+        pack_survey(survey, run)  # would say that it is packed already
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

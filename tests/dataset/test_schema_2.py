@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.manifest import read_manifest, read_run_manifest
 from lens_hpc.dataset.split import Split
 from lens_hpc.dataset.training_rows import hash_rows
 from tests.conftest import call
@@ -110,5 +110,5 @@ def test_a_dataset_of_schema_2_trains_and_evaluates(tmp_path: Path) -> None:
     config.write_text(f"run: {tmp_path / 'run'}\n")
     call("train", config, f"data.dataset={dataset}", *TRAINING)
     call("evaluate", tmp_path / "run", "split=test")
-    assert read_manifest(tmp_path / "run") == read_manifest(dataset)
+    assert read_run_manifest(tmp_path / "run") == read_manifest(dataset)
     assert (tmp_path / "run" / "evaluation" / "test" / "metrics.json").is_file()

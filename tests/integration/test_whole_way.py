@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from lens_hpc.dataset.manifest import read_manifest
+from lens_hpc.dataset.manifest import read_run_manifest
 from tests.integration.commands import done, forked, lens_hpc
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_a_run_directory_holds_what_the_design_says(run: Path) -> None:
                 "val_auc"
             ]
         )
-        assert read_manifest(run / name) == read_manifest(run)
+        assert read_run_manifest(run / name) == read_run_manifest(run)
         calibration = json.loads((run / name / "calibration.json").read_text())
         assert calibration["temperature"] > 0
         assert 0 < calibration["prevalence"] < 1

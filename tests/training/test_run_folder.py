@@ -7,7 +7,7 @@ import yaml
 
 from lens_hpc import config, files, layout
 from lens_hpc import settings as reading
-from lens_hpc.dataset.manifest import Manifest, read_manifest
+from lens_hpc.dataset.manifest import Manifest, read_manifest, read_run_manifest
 from lens_hpc.describing import describe
 from lens_hpc.errors import UserError
 from lens_hpc.logs import logger
@@ -54,7 +54,7 @@ def test_a_run_is_begun_with_all_that_tells_it_again(
 
     run = training.run
     assert reading.load(config.Train, run / layout.CONFIG) == training
-    assert read_manifest(run) == manifest
+    assert read_run_manifest(run) == manifest
     assert '"processes": 1' in (run / layout.ENVIRONMENT).read_text()
     log = layout.rank_log(run, 0).read_text()
     assert log.endswith("something happened\n")
