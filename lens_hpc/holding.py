@@ -103,6 +103,8 @@ def held(
     is waited for, as it is the end of a job that was requeued. With `patient`, any that lives is
     waited for, without a limit: it does what this process would do.
     """
+    if target.name in {"", ".."}:
+        target = files.final_name(target)  # of the folder that `.` is
     file = file or target.with_name(f".{target.name}.lock")
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     own = Holder(platform.node(), os.getpid(), now, os.environ.get("SLURM_JOB_ID", ""), share)

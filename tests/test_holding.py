@@ -274,3 +274,17 @@ def test_without_locks_the_first_task_to_end_leaves_the_file_to_the_others(tmp_p
         with held(tmp_path / "d", share="recipe"):
             pass
         assert (tmp_path / ".d.lock").exists()
+
+
+def test_the_working_folder_is_held_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grading" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "grading")
+    with held(Path()):
+        assert (tmp_path / ".grading.lock").is_file()
+    monkeypatch.chdir("below")
+    with held(Path("..")):
+        assert (tmp_path / ".grading.lock").is_file()
+    with pytest.raises(UserError, match="/: is a mount point"), held(Path("/")):
+        pass
