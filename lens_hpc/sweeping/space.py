@@ -1,6 +1,5 @@
 """What a sweep varies: checked against the settings of training before anything starts."""
 
-import itertools
 import json
 import math
 import random
@@ -63,11 +62,11 @@ class Space:
         return _with_values(self.base, values)
 
     @property
-    def combinations(self) -> list[tuple[Any, ...]] | None:
-        """Return all there are of the choices of all knobs; None where one is a range."""
+    def combinations(self) -> int | None:
+        """Return how many there are of the choices of all knobs; None where one is a range."""
         if not all(knob.choices for knob in self.knobs):
             return None
-        return [*itertools.product(*(knob.choices for knob in self.knobs))]
+        return math.prod(len(knob.choices) for knob in self.knobs)
 
 
 def read_space(settings: SweepSettings) -> Space:

@@ -6,6 +6,7 @@ not, and ended or not. A last line that was cut off is taken away before the nex
 Optuna would join the two.
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,15 +63,12 @@ class Study:
         return [self._read(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def draw(self) -> SweepTrial:
-        """Begin another trial, whose values are a function of the seed and the trials so far."""
-        before = self._study.get_trials(deepcopy=False)
-        combinations = self._space.combinations
-        if combinations is None:
-            drawn = self._draw_after(before)
-        else:
-            keys = [knob.key for knob in self._space.knobs]
-            drawn = dict(zip(keys, combinations[len(before) % len(combinations)], strict=True))
+        """Begin another trial, whose values are a function of the seed and the trials so far.
 
+        Of choices alone, no combination is drawn twice as long as one is left.
+        """
+        before = self._study.get_trials(deepcopy=False)
+        drawn = self._draw_after(before)
         distributions = _distributions(self._space)
         state = TrialState.RUNNING
         self._study.add_trial(create_trial(state=state, params=drawn, distributions=distributions))
@@ -94,7 +92,14 @@ class Study:
         sampler = TPESampler(seed=int(words[0]), multivariate=True, constant_liar=True)
         copy = optuna.create_study(sampler=sampler, direction=self._study.direction)
         copy.add_trials(before)
-        return copy.ask(_distributions(self._space)).params
+        drawn = copy.ask(_distributions(self._space)).params
+
+        # The same choices again would train the same run again.
+        tried = [trial.params for trial in before]
+        rng = random.Random(int(words[0]))
+        while drawn in tried and len(tried) < (self._space.combinations or 0):
+            drawn = {knob.key: rng.choice(knob.choices) for knob in self._space.knobs}
+        return drawn
 
     def _read(self, trial: FrozenTrial) -> SweepTrial:
         values = {knob.key: knob.value_of(trial.params[knob.key]) for knob in self._space.knobs}

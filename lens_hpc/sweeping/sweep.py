@@ -85,7 +85,7 @@ def _open(settings: SweepSettings, space: Space) -> Sweeping:
         folds = write_folds(dataset, folder / layout.FOLDS, settings.folds, settings.seed)
 
     combinations = space.combinations
-    most = settings.trials if combinations is None else min(settings.trials, len(combinations))
+    most = settings.trials if combinations is None else min(settings.trials, combinations)
     plan = RunPlan(space, folder / layout.RUNS, settings.seeds, folds)
     return Sweeping(folder, plan, most, settings.seed)
 

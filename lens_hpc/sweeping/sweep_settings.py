@@ -66,8 +66,8 @@ ranges:
     """Settings that vary, by dotted key, each with one of {uniform: [low, high]}, {log: [low,
     high]} and {choices: [...]}. None: to train one setting with several seeds or folds."""
     trials: PositiveInt = 20
-    """Settings that are tried, over all tasks together. Where choices have fewer combinations, each
-    is tried once."""
+    """Settings that are tried, over all tasks together. Of choices alone, no combination is tried
+    twice."""
     seeds: PositiveInt = 1
     """Runs of each setting with different seeds, of which the mean counts."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None

@@ -127,6 +127,31 @@ def test_each_combination_of_choices_is_tried_once(tmp_path: Path, packed_once: 
     assert set(tried) == {1}
 
 
+def test_fewer_trials_than_combinations_vary_each_setting(
+    tmp_path: Path, packed_once: Path
+) -> None:
+    ranges = {
+        "optim.lr": {"choices": [1e-4, 1e-3, 1e-2]},
+        "optim.weight_decay": {"choices": [0, 1e-4, 1e-2]},
+        "loss.label_smoothing": {"choices": [0, 0.05, 0.1]},
+    }
+    asked = sweep_settings(tmp_path, packed_once, ranges=ranges, trials=8)
+    found = sweep(asked, train).table
+    assert len(set(found["optim.lr"])) > 1
+    assert len(set(found["optim.weight_decay"])) > 1
+    assert not found[list(ranges)].duplicated().any()
+
+
+def test_more_trials_later_try_the_combinations_that_are_left(
+    tmp_path: Path, packed_once: Path
+) -> None:
+    ranges = {"optim.lr": {"choices": [1e-4, 1e-3, 1e-2]}, "train.epochs": {"choices": [5, 6, 7]}}
+    for trials in (4, 50):
+        found = sweep(sweep_settings(tmp_path, packed_once, ranges=ranges, trials=trials), train)
+        assert len(found.table) == min(trials, 9)
+        assert not found.table[list(ranges)].duplicated().any()
+
+
 def test_seeds_and_folds_without_ranges_are_one_trial(tmp_path: Path, packed_once: Path) -> None:
     recorder = Recorder()
     asked = sweep_settings(tmp_path, packed_once, ranges={}, seeds=2, folds=2)
