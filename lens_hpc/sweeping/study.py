@@ -27,6 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lens_hpc import layout, logs
+from lens_hpc.errors import UserError
 from lens_hpc.holding import held
 from lens_hpc.refusals import refusals_named
 from lens_hpc.sweeping.space import Knob, Space
@@ -130,12 +131,29 @@ def study_held(folder: Path, space: Space, seed: int) -> Iterator[Study]:
     direction = StudyDirection.MINIMIZE if is_minimised(space) else StudyDirection.MAXIMIZE
     with held(journal, patient=True), refusals_named(journal), logs.quieted("optuna"):
         _clear_up(journal)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        if NAME in optuna.get_all_study_names(storage):
-            study = optuna.load_study(study_name=NAME, storage=storage)
-        else:
-            study = optuna.create_study(storage=storage, study_name=NAME, direction=direction)
-        yield Study(study, space, seed)
+        with _damage_named(journal):
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            if NAME in optuna.get_all_study_names(storage):
+                study = optuna.load_study(study_name=NAME, storage=storage)
+            else:
+                study = optuna.create_study(storage=storage, study_name=NAME, direction=direction)
+            known = Study(study, space, seed)
+            known.trials()
+        yield known
+
+
+@contextmanager
+def _damage_named(journal: Path) -> Iterator[None]:
+    """Raise UserError for a journal that Optuna cannot read."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # Optuna fails in ways of its own
+        raise UserError(
+            f"{journal}: is damaged ({type(error).__name__}: {error}); restore it, or move it "
+            "away: the same line then draws its trials again, and counts the runs that have finished"
+        ) from error
 
 
 def is_minimised(space: Space) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_hpc import files, layout
+from lens_hpc import config, files, layout
 from lens_hpc import settings as reading
+from lens_hpc.errors import UserError
 from lens_hpc.holding import HeldByAnotherError, held
 from lens_hpc.logs import logger
 from lens_hpc.sweeping.plan import PlannedRun, RunPlan
@@ -22,6 +23,9 @@ from lens_hpc.sweeping.trial_process import run_settings_file
 from lens_hpc.training.best import TITLES, ValidationNumbers, best_of_records
 from lens_hpc.training.metrics_log import read_metrics_log
 from lens_hpc.training.run_folder import is_finished
+
+PLACES = ("run", "data.dataset")
+"""Settings of a run that differ where the sweep's folder has moved."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,18 @@ class Sweeping:
             run = self._take_of(trial, study, stack) if trial.state == OPEN else None
             if run:
                 return run
-        if len(trials) >= self.most_trials:
-            return None
-        return self._take_of(study.draw(), study, stack)
+        for _ in range(len(trials), self.most_trials):
+            # Where the journal was lost, its runs may be finished already.
+            run = self._take_of(study.draw(), study, stack)
+            if run:
+                return run
+        return None
 
     def _take_of(self, trial: SweepTrial, study: Study, stack: ExitStack) -> PlannedRun | None:
         """Take a run of an open trial; None where all are held or finished, which ends it."""
         runs = self.plan.runs(trial.number, trial.settings)
+        for run in runs:
+            _check_same_settings(run)
         for run in runs:
             if not is_finished(run.settings) and _hold(run, stack):
                 return run
@@ -98,6 +107,20 @@ def _hold(run: PlannedRun, stack: ExitStack) -> bool:
         stack.enter_context(own.pop_all())
         return True
     return False
+
+
+def _check_same_settings(run: PlannedRun) -> None:
+    """Raise UserError where a run was begun with other settings than its trial has."""
+    file = run_settings_file(run)
+    if not file.is_file():
+        return
+    changed = reading.differences(reading.load(config.Train, file), run.settings, PLACES)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise UserError(
+            f"{file}: was begun with other settings than the journal has; name another output\n"
+            f"  {lines}"
+        )
 
 
 def validation_of(run: PlannedRun) -> ValidationNumbers:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lens_hpc.errors import UserError
 from lens_hpc.sweeping.space import Space, read_space
 from lens_hpc.sweeping.study import DONE, FAILED, OPEN, SweepTrial, study_held
 from tests.sweeping.pretended import sweep_settings
@@ -48,6 +49,16 @@ def test_a_journal_cut_at_any_byte_goes_on(tmp_path: Path, space: Space) -> None
             drawn = study.draw()
         assert trials_after(cut, space)[-1] == drawn
         assert drawn.number == len(known)
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xfe\n", b"\0\0\n", b"hello\n", b"[1]\n", b"{}\n"])
+def test_a_damaged_journal_is_told(tmp_path: Path, space: Space, garbage: bytes) -> None:
+    trials_after(tmp_path / "s", space, 2)
+    journal = tmp_path / "s" / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:3], garbage, *lines[3:]]))
+    with pytest.raises(UserError, match=r"study\.journal: is damaged .*; restore it, or move it"):
+        trials_after(tmp_path / "s", space)
 
 
 def test_a_trial_is_a_function_of_the_seed_and_those_before(tmp_path: Path, space: Space) -> None:

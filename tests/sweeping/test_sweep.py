@@ -243,6 +243,29 @@ def test_a_training_near_its_time_limit_stops_the_sweep(asked: SweepSettings) ->
     assert "0 of 6 trials done" in found.text
 
 
+# ---- what was lost, or has moved ----
+
+
+def test_a_lost_journal_is_drawn_again_and_finished_runs_count(asked: SweepSettings) -> None:
+    before = sweep(asked, train).table
+    (asked.output / "study.journal").unlink()
+    again = Recorder()
+    found = sweep(asked, again)
+    assert again.names == []
+    pd.testing.assert_frame_equal(found.table, before)
+
+
+def test_a_run_of_other_settings_than_the_journal_has_is_not_counted(asked: SweepSettings) -> None:
+    sweep(asked, train)
+    (asked.output / "study.journal").unlink()
+    settings = asked.output / "trials" / "0002.yaml"
+    run = reading.load(config.Train, settings, ["optim.lr=0.5"])
+    settings.write_text(reading.dump(run))
+    with pytest.raises(UserError, match=r"0002\.yaml: was begun with other settings") as error:
+        sweep(asked, train)
+    assert "optim.lr: 0.5 there" in str(error.value)
+
+
 # ---- several tasks, and kills ----
 
 
