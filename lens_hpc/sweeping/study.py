@@ -152,7 +152,7 @@ def _damage_named(journal: Path) -> Iterator[None]:
     except Exception as error:  # Optuna fails in ways of its own
         raise UserError(
             f"{journal}: is damaged ({type(error).__name__}: {error}); restore it, or move it "
-            "away: the same line then draws its trials again, and counts the runs that have finished"
+            "away: the same line then draws its trials again, and counts finished runs"
         ) from error
 
 

@@ -101,9 +101,8 @@ def _hold(run: PlannedRun, stack: ExitStack) -> bool:
         own.enter_context(held(run.folder, wait_minutes=0))
         if is_finished(run.settings):
             return False
-        file = run_settings_file(run)
-        if not file.is_file():
-            files.write_text(file, reading.dump(run.settings))
+        # Also where one is: a sweep that has moved has other folders.
+        files.write_text(run_settings_file(run), reading.dump(run.settings))
         stack.enter_context(own.pop_all())
         return True
     return False

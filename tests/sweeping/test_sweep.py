@@ -21,7 +21,7 @@ from lens_hpc.sweeping import results
 from lens_hpc.sweeping.plan import PlannedRun
 from lens_hpc.sweeping.sweep import sweep
 from lens_hpc.sweeping.sweep_settings import SweepSettings
-from lens_hpc.sweeping.trial_process import log_file
+from lens_hpc.sweeping.trial_process import log_file, run_settings_file
 from tests.sweeping.pretended import sweep_settings, train
 
 KILLS = int(os.environ.get("LENS_HPC_KILLS", "4"))
@@ -264,6 +264,20 @@ def test_a_run_of_other_settings_than_the_journal_has_is_not_counted(asked: Swee
     with pytest.raises(UserError, match=r"0002\.yaml: was begun with other settings") as error:
         sweep(asked, train)
     assert "optim.lr: 0.5 there" in str(error.value)
+
+
+def test_a_sweep_that_was_moved_goes_on_in_its_new_folder(asked: SweepSettings) -> None:
+    sweep(asked, Recorder(lambda run: 85 if run.trial == 2 else 0))
+    moved = asked.model_copy(update={"output": asked.output.with_name("moved")})
+    asked.output.rename(moved.output)
+    folders = []
+
+    def train_as_the_file_says(run: PlannedRun, signals: list[int]) -> int:
+        folders.append(reading.load(config.Train, run_settings_file(run)).run)
+        return train(run, signals)
+
+    sweep(moved, train_as_the_file_says)
+    assert folders == [moved.output / "trials" / f"{number:04d}" for number in range(2, 6)]
 
 
 # ---- several tasks, and kills ----
