@@ -81,11 +81,17 @@ class Study:
         self._study.tell(number, value, state, skip_if_finished=True)
 
     def importance(self) -> dict[str, float]:
-        """Return how much of the number's variance each setting explains, the largest first."""
+        """Return how much of the number's variance each setting explains, the largest first.
+
+        None where all trials have the same number.
+        """
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
         evaluator = FanovaImportanceEvaluator(seed=self._seed % (1 << 32))
-        return get_param_importances(self._study, evaluator=evaluator)
+        try:
+            return get_param_importances(self._study, evaluator=evaluator)
+        except RuntimeError:  # no variance to be explained
+            return {}
 
     def _draw_after(self, before: list[FrozenTrial]) -> dict[str, Any]:
         # A sampler of its own for each trial: a process that goes on draws what is new.

@@ -74,3 +74,13 @@ def test_optunas_lock_of_a_killed_task_is_not_waited_for(tmp_path: Path, space: 
     (tmp_path / "s" / "study.journal.lock").symlink_to("study.journal")
     assert len(trials_after(tmp_path / "s", space, 1)) == 2
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["study.journal"]
+
+
+def test_trials_of_the_same_number_tell_no_importance(tmp_path: Path, space: Space) -> None:
+    with study_held(tmp_path, space, seed=3) as study:
+        for _ in range(10):
+            study.end(study.draw().number, 0.5)
+        assert study.importance() == {}
+        for number in range(10):
+            study.end(study.draw().number, number / 10)
+        assert study.importance() == {"optim.lr": 1.0}
