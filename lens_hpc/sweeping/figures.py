@@ -23,6 +23,8 @@ EARLY_TO_LATE = LinearSegmentedColormap.from_list("trials", ["#c9d8ea", BLUE, "#
 JITTER = 0.13
 FEW_DECADES = 200
 LONGEST_LABEL = 18
+LONGEST_ROW = 28
+"""Labels of more characters would run into each other, and are slanted."""
 
 
 class Drawn(NamedTuple):
@@ -72,14 +74,14 @@ def draw_sweep(drawn: Drawn) -> bytes:
 
 def _draw_history(axes: Axes, drawn: Drawn) -> None:
     """Draw each trial's number, and the best so far."""
-    order = [trial.number + 1 for trial in drawn.done]
+    order = [trial.number for trial in drawn.done]
     accumulate = np.minimum if drawn.is_minimised else np.maximum
     axes.step(
         order, accumulate.accumulate(drawn.numbers), where="post", color=ORANGE, label="best so far"
     )
     _scatter(axes, np.array(order), drawn)
 
-    failed = [trial.number + 1 for trial in drawn.trials if trial.state == FAILED]
+    failed = [trial.number for trial in drawn.trials if trial.state == FAILED]
     if failed:
         low = axes.get_ylim()[0]
         axes.plot(failed, [low] * len(failed), "x", color=GREY, clip_on=False, label="failed")
@@ -106,7 +108,10 @@ def _draw_knob(axes: Axes, knob: Knob, drawn: Drawn) -> None:
         # Points of one choice lie beside each other, always in the same places.
         offsets = np.random.default_rng(0).uniform(-JITTER, JITTER, len(values))
         places = np.array([choices.index(value) for value in values]) + offsets
-        axes.set_xticks(range(len(choices)), [_short(shown_value(choice)) for choice in choices])
+        labels = [_short(shown_value(choice)) for choice in choices]
+        axes.set_xticks(range(len(choices)), labels)
+        if sum(map(len, labels)) > LONGEST_ROW:
+            axes.tick_params(axis="x", labelrotation=25)
         axes.set_xlim(-0.5, len(choices) - 0.5)
     else:
         places = np.array(values, dtype=float)
