@@ -1,13 +1,17 @@
 """The settings of `lens-hpc sweep`."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from lens_hpc.settings import FilePath, Settings
+from lens_hpc.settings import FilePath, Settings, leaves
 
 NEVER_VARIED = ("run", "data.dataset", "train.best", "resume.allow", "code")
 """Settings that cannot vary: runs would not be told apart, or not be compared."""
+
+OF_THE_SWEEP = ("run", "code")
+"""Settings of training that a sweep chooses itself, or has under the same name."""
 
 
 class Range(Settings):
@@ -80,15 +84,39 @@ ranges:
     code: tuple[str, ...] = Field(default=(), exclude=True)
     """Packages of your own that settings may name; nothing else is imported."""
 
+    @field_validator("ranges", mode="before")
+    @classmethod
+    def _join_keys(cls, tree: Any) -> Any:
+        """Let ranges.optim.lr=... of the command line mean the setting optim.lr."""
+        return dict(_leaves(tree)) if isinstance(tree, Mapping) else tree
+
     @model_validator(mode="after")
     def _check_ranges(self) -> "SweepSettings":
         never = [*NEVER_VARIED, *["train.seed"] * (self.seeds > 1)]
-        problems = [
-            f"ranges.{key}: must be the same in all runs" for key in self.ranges if key in never
-        ]
-        problems += [
-            f"{key}: is fixed and has a range; give one" for key in self.ranges if key in self.fixed
-        ]
+        fixed = [key for key, _ in leaves(self.fixed)]
+        problems = [f"fixed.{key}: is the sweep's own" for key in fixed if key in OF_THE_SWEEP]
+        for key in self.ranges:
+            if any(_overlap(key, one) for one in never):
+                problems.append(f"ranges.{key}: must be the same in all runs")
+            if any(_overlap(key, one) for one in fixed):
+                problems.append(f"{key}: is fixed and has a range; give one")
+            if any(_overlap(key, one) for one in self.ranges.keys() - {key}):
+                problems.append(f"ranges.{key}: overlaps with another range; give one")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the range of each setting in a tree of groups."""
+    for key, value in tree.items():
+        is_group = isinstance(value, Mapping) and value
+        if is_group and all(isinstance(one, Mapping) for one in value.values()):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether two dotted keys are the same, or one is a group that the other lies in."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")

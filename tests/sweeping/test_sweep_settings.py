@@ -20,6 +20,11 @@ from tests.sweeping.pretended import sweep_settings
         ({"ranges": {"train.best": {"choices": ["auc"]}}}, "train.best: must be the same"),
         ({"ranges": {"train.seed": {"choices": [1]}}, "seeds": 2}, "train.seed: must be the same"),
         ({"fixed": {"optim.lr": 1}}, "optim.lr: is fixed and has a range; give one"),
+        ({"fixed": {"optim": {"lr": 1}}}, "optim.lr: is fixed and has a range; give one"),
+        ({"ranges": {"optim": {"choices": [{"lr": 1}]}, "optim.lr": {"log": [1, 2]}}}, "overlaps"),
+        ({"ranges": {"train": {"choices": [{"best": "loss"}]}}}, "ranges.train: must be the same"),
+        ({"ranges": {"data": {"choices": [{"dataset": "a"}]}}}, "ranges.data: must be the same"),
+        ({"fixed": {"run": "here"}}, "fixed.run: is the sweep's own"),
         ({"folds": 1}, "folds = 1: must be greater than or equal to 2"),
     ],
 )
@@ -28,3 +33,9 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=told):
         sweep_settings(tmp_path, packed_once, **given)
+
+
+def test_ranges_by_groups_are_those_of_dotted_keys(tmp_path: Path, packed_once: Path) -> None:
+    lr = {"log": [1e-4, 1e-2]}
+    nested = sweep_settings(tmp_path, packed_once, ranges={"optim": {"lr": lr}})
+    assert nested == sweep_settings(tmp_path, packed_once, ranges={"optim.lr": lr})
