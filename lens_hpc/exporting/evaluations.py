@@ -47,17 +47,29 @@ class Evaluated:
     """Objects that the model was trained on, which make its figures too good."""
 
 
-def read_evaluations(run: Path, weights: str, output: Path) -> Iterator[Evaluated]:
+def read_evaluations(
+    run: Path, weights: str, epoch: str | None, output: Path
+) -> Iterator[Evaluated]:
     """Yield what a run's evaluations say of these weights alone, and copy figures to `output`.
 
-    Ensembles are left out, and damaged ones with a warning.
+    Ensembles are left out, and with a warning those that are damaged, or of another epoch.
     """
     folder = layout.evaluation_folder(run, "")
     for file in sorted(folder.glob(f"[!.]*/{layout.METRICS}")):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            if len(record["runs"]) == 1 and record["weights"] == weights:
+            if len(record["runs"]) > 1 or record["weights"] != weights:
+                continue
+            # Earlier versions do not say.
+            if record.get("epochs", [epoch]) == [epoch]:
                 yield _describe(record, file.parent, output)
+            else:
+                logger.warning(
+                    "%s: is not of the weights of epoch %s, and not in the card; evaluate them "
+                    "again",
+                    file,
+                    epoch,
+                )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             logger.warning("%s: is damaged (%s), and not in the card", file, error)
 

@@ -64,7 +64,8 @@ def export_run(
     output = files.final_name(output)
     with held(output), files.whole_folder(output) as folder, torch_unchanged():
         description = _write_files(folder, trained, formats)
-        evaluations = list(read_evaluations(run, weights, folder))
+        epoch = trained.facts.get("epoch")
+        evaluations = list(read_evaluations(run, weights, epoch, folder))
         write_card(
             folder,
             name=run.resolve().name,

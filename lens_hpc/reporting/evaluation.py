@@ -174,6 +174,7 @@ def _prepare(runs: Sequence[Path], scoring: Scoring) -> _Task:
         "dataset_crc32": manifest_crc32(split.dataset),
         "split": scoring.split,
         "weights": scoring.weights,
+        "epochs": [member.facts.get("epoch") for member in members],
         "tta": scoring.tta,
         "unlike_training": differences,
     }

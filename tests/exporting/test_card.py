@@ -1,11 +1,13 @@
 """The card tells what the run knows of itself, and no more."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lens_hpc
 from lens_hpc.dataset.verdict import Audit, Finding, manifest_crc32, write_audit
 from tests.conftest import call
 from tests.exporting.test_export import follow_card
@@ -68,6 +70,23 @@ def test_evaluations_of_these_weights_alone_are_in_the_card(
     assert (shared / "figures" / "test" / "roc_log.png").read_bytes() == b"test"
     assert (shared / "figures" / "test-d4" / "roc_log.png").read_bytes() == b"test-d4"
     assert len(list((shared / "figures").rglob("*.png"))) == 2
+
+
+def test_an_evaluation_of_an_earlier_epoch_is_not_in_the_card(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run", dataset)
+    lens_hpc.evaluate(run, workers=0)
+    file = run / "evaluation" / "test" / "metrics.json"
+    record = json.loads(file.read_text())
+    now = record["epochs"]
+    file.write_text(json.dumps(record | {"epochs": ["3"]}))
+    assert "Not evaluated" in card_of(run)
+    assert "test/metrics.json: is not of the weights of epoch" in caplog.text
+
+    shutil.rmtree(tmp_path / "shared")
+    file.write_text(json.dumps(record | {"epochs": now}))
+    assert "### Split test of" in card_of(run)
 
 
 def test_a_card_without_an_evaluation_says_so(dataset: Path, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_the_result_is_what_lies_on_disk(workplace: Path, evaluation: Evaluation
     assert evaluation.folder == workplace / "run" / "evaluation" / "test"
     assert {file.name for file in evaluation.folder.iterdir()} == FILES
     assert evaluation.metrics == json.loads((evaluation.folder / "metrics.json").read_text())
-    origin = ("runs", "dataset", "dataset_crc32", "split", "weights", "tta")
+    origin = ("runs", "dataset", "dataset_crc32", "split", "weights", "epochs", "tta")
     told = ("unlike_training", "trained_on", "n")
-    assert list(evaluation.metrics)[:9] == [*origin, *told]
+    assert list(evaluation.metrics)[:10] == [*origin, *told]
     assert evaluation.report.read_text().startswith("<!DOCTYPE html>")
 
     rows = evaluation.to_pandas()
