@@ -199,7 +199,8 @@ def grade(candidates: Split, truth: pd.Series, options: Options, seed: int) -> p
     if options.soft:
         targets = posterior(kept["probability"].to_numpy(np.float64)[rows], says_lens)
     labels = (targets >= 0.5).astype(np.int8)
-    return pd.DataFrame({"id": ids, "label": labels, "target": targets, "weight": 1.0})
+    columns = {"id": ids, "label": labels, "target": targets, "weight": 1.0}
+    return pd.DataFrame(columns).assign(other_ids=[()] * len(ids))
 
 
 def posterior(prior: np.ndarray, says_lens: np.ndarray) -> np.ndarray:

@@ -46,17 +46,18 @@ def make_generation(
 ) -> dict[str, Any]:
     """Write the dataset of the next generation to the new folder `output`, and describe it.
 
-    `graded` has a row a candidate: id, label (-1 without a grade), target and weight. `frozen` says
-    what is done about those that belong to another split than train, by id, pixels or position:
-    raise UserError, or leave them out. Raises UserError for candidates of another kind than the
-    dataset, and where none is left. Images are streamed.
+    `graded` has a row an object: id, other_ids of candidates that are the same object, label (-1
+    without a grade), target and weight. `frozen` says what is done about those of which a candidate
+    belongs to another split than train, by id, pixels or position: raise UserError, or leave them
+    out. Raises UserError for candidates of another kind than the dataset, and where none is left.
+    Images are streamed.
     """
     parent = Dataset(dataset)
     _check_kind(parent, candidates)
     is_graded = graded["label"].to_numpy() >= 0
     labelled = graded[is_graded].assign(row=_rows_of(graded["id"][is_graded], candidates))
 
-    found = _find_in(parent, candidates, labelled["row"].to_numpy())
+    found = _find_objects(parent, candidates, labelled)
     is_frozen = (found != "") & (found != TRAIN)
     if is_frozen.any() and frozen == "refuse":
         _refuse(parent, labelled["id"][is_frozen], found[is_frozen])
@@ -109,6 +110,20 @@ def _rows_of(ids: pd.Series, candidates: Split) -> np.ndarray:
             "candidates that the grades are of"
         )
     return np.array([rows[name] for name in ids], dtype=np.int64)
+
+
+def _find_objects(parent: Dataset, candidates: Split, labelled: pd.DataFrame) -> np.ndarray:
+    """Return the split of the dataset that each object belongs to, (n,), or nothing."""
+    others = labelled["other_ids"].explode().dropna()
+    rows = np.concatenate([labelled["row"].to_numpy(), _rows_of(others, candidates)])
+    numbers = np.concatenate([np.arange(len(labelled)), labelled.index.get_indexer(others.index)])
+
+    found = np.full(len(labelled), "", dtype=object)
+    for number, name in zip(numbers, _find_in(parent, candidates, rows), strict=True):
+        # What is frozen counts before what is trained on.
+        if name and found[number] in ("", TRAIN):
+            found[number] = name
+    return found
 
 
 def _find_in(parent: Dataset, candidates: Split, rows: np.ndarray) -> np.ndarray:

@@ -65,8 +65,8 @@ def rank_candidates(items: pd.DataFrame, combined: pd.DataFrame) -> pd.DataFrame
 def join_duplicates(table: pd.DataFrame, known: KnownLenses | None) -> pd.DataFrame:
     """Say which rows are known lenses, and keep of each place on the sky its first row.
 
-    Rows are one object when they are friends of friends within 2 arcsec. `duplicates` names the
-    others by their ids, and the known lens is the one nearest to any of them.
+    Rows are one object when they are friends of friends within 2 arcsec. `other_ids` are those of
+    the others, in `duplicates` as one text, and the known lens is the one nearest to any of them.
     """
     positions = table[["ra", "dec"]].to_numpy(dtype=np.float64)
     places = number_places(positions, SAME_LENS_ARCSEC)
@@ -78,8 +78,9 @@ def join_duplicates(table: pd.DataFrame, known: KnownLenses | None) -> pd.DataFr
     is_first = ~matched.duplicated("place")
     kept = matched[is_first].drop(columns=MATCH).join(matches, on="place")
 
-    other_ids = dict(matched[~is_first].groupby("place")["id"].agg("; ".join))
-    kept["duplicates"] = [other_ids.get(place, "") for place in kept["place"]]
+    other_ids = dict(matched[~is_first].groupby("place")["id"].agg(tuple))
+    kept["other_ids"] = [other_ids.get(place, ()) for place in kept["place"]]
+    kept["duplicates"] = kept["other_ids"].map("; ".join)
     return kept.drop(columns="place").reset_index(drop=True)
 
 

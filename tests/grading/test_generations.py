@@ -81,6 +81,7 @@ def graded(split: Split) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "id": split.ids(),
+            "other_ids": [()] * len(split),
             "label": np.array([1, 1, 0, -1])[number],
             "target": np.array([1.0, 0.7, 0.0, np.nan])[number],
             "weight": np.array([1.0, 1.0, 2.0, 1.0])[number],
@@ -209,6 +210,18 @@ def test_what_is_frozen_is_refused_or_left_out(
     train = Dataset(output)["train"].ids()
     assert len(train) == 429
     assert name not in train
+
+
+@pytest.mark.parametrize("way", ["id", "pixels"])
+def test_an_object_of_which_another_candidate_is_frozen_is_refused(
+    parent: Dataset, tmp_path: Path, way: str
+) -> None:
+    candidates = with_frozen(parent, tmp_path / "c", way, "test")
+    first, _, twin = candidates.ids()[:3]
+    others = [(twin,), *[()] * (len(candidates) - 1)]
+    table = graded(candidates).assign(other_ids=others).drop(index=2)
+    with pytest.raises(UserError, match=rf"1 graded .* position: {first} \(test\)\. Were"):
+        make_generation(parent.path, table, candidates, tmp_path / "d")
 
 
 @pytest.mark.parametrize("way", ["id", "pixels", "position"])
