@@ -113,13 +113,14 @@ def measure_completeness(asked: Asked) -> Completeness:
         with held(task.folder), out_of_memory_named(smaller_batch_size(asked.batch_size)):
             found = _read_finished(task)
             hosts, trials = found if found is not None else _score_all(task)
+            trials = _with_derived(task.hosts.bands, trials)
             measured = ScoredTrials(
                 folder=task.folder,
                 grid=asked.grid,
                 cut=asked.cut,
                 hosts=hosts,
-                trials=_with_derived(task, trials),
-                by=asked.by,
+                trials=trials,
+                axis=_third_axis(task, trials),
                 fingerprint=task.fingerprint,
                 record=_describe(task),
             )
@@ -207,19 +208,29 @@ def _score_all(task: _Task) -> tuple[pd.DataFrame, pd.DataFrame]:
     return hosts, trials
 
 
-def _with_derived(task: _Task, trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials with what follows of their truth, and the third axis."""
-    bands = task.hosts.bands
+def _with_derived(bands: Sequence[str], trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with what follows of their truth."""
     seeing = trials[[f"seeing_{band}" for band in bands]].min(axis=1)
     derived = {
         "arc_snr": trials[[f"arc_snr_{band}" for band in bands]].max(axis=1),
         "radius_over_seeing": trials["einstein_radius"] / seeing,
     }
-    by = task.asked.by
-    if by is not None and by not in trials:
-        of_hosts = task.hosts.columns()[by]
-        derived[by] = of_hosts.iloc[trials["host"]].reset_index(drop=True)
     return trials.assign(**derived)
+
+
+def _third_axis(task: _Task, trials: pd.DataFrame) -> pd.Series | None:
+    """Return the values of the third axis: of the truth, or else of the hosts."""
+    by = task.asked.by
+    if by is None:
+        return None
+    if by in _truth_columns(task.hosts):
+        return trials[by]
+    # Whatever else the trials have under this name, such as a score, is not what is meant.
+    return task.hosts.columns()[by].iloc[trials["host"]].reset_index(drop=True)
+
+
+def _truth_columns(hosts: Hosts) -> list[str]:
+    return [*TRUTH, *(f"{name}_{band}" for name in OF_BANDS for band in hosts.bands)]
 
 
 # ---- what is told ----
@@ -228,7 +239,7 @@ def _with_derived(task: _Task, trials: pd.DataFrame) -> pd.DataFrame:
 def _check_by(task: _Task) -> None:
     """Raise UserError where the third axis is no column."""
     by = task.asked.by
-    truth = [*TRUTH, *(f"{name}_{band}" for name in OF_BANDS for band in task.hosts.bands)]
+    truth = _truth_columns(task.hosts)
     if by is None or by in truth:
         return
     own = [str(name) for name in task.hosts.columns()]

@@ -36,8 +36,8 @@ class ScoredTrials:
     """A row each, with its logit."""
     trials: pd.DataFrame
     """A row each: its truth and its logits."""
-    by: str | None
-    """Column of the trials that is the third axis."""
+    axis: pd.Series | None
+    """The third axis: a value for each trial, under the name that was asked for."""
     fingerprint: str
     """Of all that the scores are a function of."""
     record: dict[str, Any]
@@ -75,9 +75,9 @@ def write_selection(measured: ScoredTrials) -> Completeness:
     trials = _judged(measured, threshold)
     whole = make_map(measured.grid, trials)
     parts: list[Map] = []
-    if measured.by is not None:
-        column = make_column(trials[measured.by])
-        parts = maps_by(measured.grid, trials, measured.by, column)
+    by = None if measured.axis is None else str(measured.axis.name)
+    if measured.axis is not None:
+        parts = maps_by(measured.grid, trials, str(by), make_column(measured.axis))
     arcs = judge_arcs(trials, threshold)
     drawings = figures.draw_selection(whole, parts, trials, threshold)
     cells = [cell for row in whole.cells for cell in row]
@@ -85,7 +85,7 @@ def write_selection(measured: ScoredTrials) -> Completeness:
         **measured.record,
         "threshold": threshold,
         "threshold_told": str(measured.cut),
-        "by": measured.by,
+        "by": by,
         "captions": {name: figures.CAPTIONS.get(name, "") for name in drawings},
         "arc_test": arcs.as_dict(),
         "selected_without_arc": arcs.are_found_without,

@@ -146,20 +146,26 @@ def test_a_host_that_cannot_be_painted_is_named(
         measure(case._replace(recipe=recipe), "threshold=0", "name=none")
 
 
-def test_the_seeing_is_that_of_the_bands_whatever_columns_there_are(
+def test_columns_of_hosts_may_have_names_of_the_trials(
     case: Case, here: list[int], tmp_path: Path
 ) -> None:
     survey = tmp_path / "survey"
     shutil.copytree(case.hosts.with_name("survey"), survey)
     table = pd.read_csv(survey / "catalogue.csv")
-    table.assign(seeing_worst=0.01).to_csv(survey / "catalogue.csv", index=False)
-    hosts = pack_survey(survey, tmp_path / "hosts", "columns.keep=[seeing_worst]")
+    table = table.assign(seeing_worst=0.01, logit=100 + np.arange(len(table)) // 2 % 2)
+    table.to_csv(survey / "catalogue.csv", index=False)
+    hosts = pack_survey(survey, tmp_path / "hosts", "columns.keep=[seeing_worst,logit]")
 
     of_hosts = case._replace(hosts=hosts)
     first, again = (measure(of_hosts, "threshold=0", "by=seeing_worst") for _ in range(2))
     over_seeing = first.trials["einstein_radius"] / 0.5
     for result in (first, again):
         np.testing.assert_allclose(result.trials["radius_over_seeing"], over_seeing)
+
+    # A column of the hosts is meant, and not what the trials have under that name.
+    by_logit = measure(of_hosts, "threshold=0", "by=logit")
+    assert set(by_logit.cells["by"].dropna()) == {"logit 100", "logit 101"}
+    pd.testing.assert_series_equal(by_logit.trials["logit"], first.trials["logit"])
 
 
 @pytest.mark.slow
