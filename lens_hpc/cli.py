@@ -145,7 +145,7 @@ def _show(text: str) -> int:
 
 
 def _unknown(verb: str) -> str:
-    near = difflib.get_close_matches(verb, verbs.names(), n=1)
+    near = difflib.get_close_matches(verb.lower(), verbs.names(), n=1)
     if near:
         return f"unknown verb {verb!r}; did you mean {near[0]}?"
     return f"unknown verb {verb!r}; verbs: {', '.join(help.verbs_in_order())}"

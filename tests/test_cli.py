@@ -220,6 +220,7 @@ def test_a_terminal_gets_nothing_to_obey(
     ("arguments", "said"),
     [
         (["trian"], "unknown verb 'trian'; did you mean train?"),
+        (["TRAIN"], "unknown verb 'TRAIN'; did you mean train?"),
         (["help", "trian"], "help: unknown verb 'trian'; did you mean train?"),
         (["config"], "config needs one verb, as in\n  lens-hpc config train > my.yaml"),
         (["config", "info"], "info takes no file of settings, but key=value alone"),
