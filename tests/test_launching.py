@@ -146,6 +146,7 @@ def test_python_is_told_that_it_has_started_one_already() -> None:
 def test_each_process_needs_a_gpu_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_gpu", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     launching._choose_devices(2)
     assert "ACCELERATE_USE_CPU" not in os.environ
     with pytest.raises(UserError, match=r"processes = 3: each .* PyTorch sees 2 here; .*=2, or"):

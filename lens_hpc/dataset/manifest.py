@@ -287,9 +287,9 @@ def _read(folder: Path) -> Manifest:
     file = folder / MANIFEST
     try:
         if not file.is_file():
+            missing = f"it has no {MANIFEST}" if folder.exists() else "there is no such folder"
             raise UserError(
-                f"{folder} is not a packed dataset: it has no {MANIFEST}; "
-                "make one with lens-hpc pack"
+                f"{folder} is not a packed dataset: {missing}; make one with lens-hpc pack"
             )
         text = _read_bounded(file)
         version = _Version.model_validate_json(text, strict=True).schema_version

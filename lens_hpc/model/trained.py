@@ -87,9 +87,10 @@ def load_trained(folder: Path, code: Collection[str] = ()) -> TrainedModel:
     says of that is not trusted. Raises UserError for what is missing or does not match.
     """
     if not (folder / WEIGHTS).is_file():
-        raise UserError(
-            f"{folder} holds no {WEIGHTS}: is {folder.parent} a run that has trained for an epoch?"
-        )
+        why = f"is {folder.parent} a run that has trained for an epoch?"
+        if not folder.parent.exists():
+            why = f"there is no folder {folder.parent}; name one of a run"
+        raise UserError(f"{folder} holds no {WEIGHTS}: {why}")
 
     settings = reading.load(config.Train, folder / CONFIG)
     manifest = read_run_manifest(folder)

@@ -319,5 +319,7 @@ def test_a_damaged_or_newer_manifest_is_named(dataset: Path) -> None:
 
 
 def test_a_folder_without_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a packed dataset"):
+    with pytest.raises(UserError, match=r"not a packed dataset: it has no manifest\.json"):
         Split(tmp_path, "train")
+    with pytest.raises(UserError, match="not a packed dataset: there is no such folder"):
+        Split(tmp_path / "typo", "train")

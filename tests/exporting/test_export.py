@@ -135,7 +135,7 @@ def test_what_cannot_be_exported_is_named(run: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     for target, words, said in (
-        (tmp_path / "nowhere", [], r"nowhere/best holds no model.safetensors: is .* a run"),
+        (tmp_path / "nowhere", [], r"nowhere/best holds no model.safetensors: there is no"),
         (empty, [], r"empty/best holds no model.safetensors: is .* a run"),
         (run, ["weights=final"], r"run/final holds no model.safetensors"),
         (run, ["formats=[onxx]"], r"formats.*onnx.*torch"),
