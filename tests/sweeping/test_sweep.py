@@ -204,6 +204,11 @@ def test_three_failures_in_a_row_end_a_task(asked: SweepSettings) -> None:
     assert len(recorder.names) == 3
 
 
+def test_failures_that_are_not_in_a_row_end_nothing(asked: SweepSettings) -> None:
+    found = sweep(asked, Recorder(lambda run: 0 if run.trial == 2 else int(run.trial < 5)))
+    assert found.table["status"].tolist() == [*["failed"] * 2, "done", *["failed"] * 2, "done"]
+
+
 def test_a_mistake_of_the_user_ends_the_sweep_and_loses_no_trial(asked: SweepSettings) -> None:
     def status_of(run: PlannedRun) -> int:
         say(run, "starts", "lens-hpc: train: weights: is no file;", "  name another")
