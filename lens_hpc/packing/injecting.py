@@ -10,6 +10,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ INJECTION = "injection"
 """What the manifest's recipe calls the injection."""
 GATE = ("known", "gate")
 """Settings that look at what is painted, and change none of it."""
+LEAST_SNR = 3.0
+"""Nobody sees an arc whose signal-to-noise is smaller than this in each band."""
 PAINTING = ".painting"
 """Ending of the hidden folder beside the output that holds what is painted already."""
 
@@ -156,7 +159,8 @@ def _publish(
     if ARC_MASK not in able.column_names:
         raise UserError(
             "none of the hosts that were drawn can be a lens: they are too light, or too far away, "
-            "for deflector.within; choose heavier ones"
+            "for deflector.within, or no source lies behind them; choose heavier ones, or change "
+            "sources.z"
         )
     arcs = able.filter(pc.is_valid(able[ARC_MASK]))
     if recipe.known:
@@ -202,5 +206,16 @@ def _read_again(output: Path, hosts: HostDataset, known: pd.DataFrame | None) ->
             f"  {drawn - len(truth):,} hosts that were drawn are too light, or too far away, to be "
             "lenses: choose heavier ones (where), so that lens and non-lens are of one law"
         )
+    unseen = _count_unseen(truth, manifest.bands)
+    if unseen:
+        lines.append(
+            f"  {unseen:,} arcs are lost in the noise (S/N below {LEAST_SNR:g} in each band), and "
+            "are labelled lenses all the same: look at sources.magnitude, or leave them out"
+        )
     lines += [f"  {line}" for line in gate.lines()]
     return Injected(output, manifest, gate, len(truth), "\n".join(lines))
+
+
+def _count_unseen(truth: pd.DataFrame, bands: Sequence[str]) -> int:
+    brightest = truth[[f"arc_snr_{band}" for band in bands]].max(axis=1)
+    return int((brightest < LEAST_SNR).sum())

@@ -155,7 +155,7 @@ def started_trackers(settings: config.Train) -> Iterator[Trackers]:
 def start_all(settings: config.Train) -> dict[str, Tracker]:
     """Start the trackers of a run; those that cannot are warned of."""
     trackers: dict[str, Tracker] = {}
-    for name in settings.train.trackers:
+    for name in dict.fromkeys(settings.train.trackers):
         make = KINDS.get(name) or partial(TrackerOfAccelerate, name)
         try:
             trackers[name] = make(settings)

@@ -325,6 +325,16 @@ def test_what_a_gate_refused_is_not_painted_again(
     inject_into(packed, tmp_path / "o", known=known, gate="warn")
 
 
+def test_arcs_that_nobody_sees_are_counted(
+    packed: Path, injected: Injected, tmp_path: Path
+) -> None:
+    """99 is what many catalogues write for no magnitude."""
+    sources = {"z": {"fixed": 2.0}, "band": "i", "magnitude": {"fixed": 99.0}}
+    unseen = inject_into(packed, tmp_path / "o", sources=sources | {"colors": {"g": {"fixed": 0}}})
+    assert f"{unseen.painted} arcs are lost in the noise" in unseen.text
+    assert "lost in the noise" not in injected.text
+
+
 # ---- refusals ----
 
 

@@ -154,10 +154,11 @@ def test_more_trials_later_try_the_combinations_that_are_left(
 
 def test_seeds_and_folds_without_ranges_are_one_trial(tmp_path: Path, packed_once: Path) -> None:
     recorder = Recorder()
-    asked = sweep_settings(tmp_path, packed_once, ranges={}, seeds=2, folds=2)
+    fixed = {"train.seed": 7}
+    asked = sweep_settings(tmp_path, packed_once, ranges={}, seeds=2, folds=2, fixed=fixed)
     found = sweep(asked, recorder)
     assert recorder.names == [f"0000-seed-{seed}-fold-{fold}" for seed in (0, 1) for fold in (0, 1)]
-    assert found.table["train.seed"].tolist() == [0, 0, 1, 1]
+    assert found.table["train.seed"].tolist() == [7, 7, 8, 8]
     assert found.table["data.dataset"].nunique() == 2
     assert found.table["trial_value"].tolist() == pytest.approx([found.table["val_auc"].mean()] * 4)
     assert "on average of 4 runs, standard deviation" in found.text

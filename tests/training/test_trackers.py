@@ -160,6 +160,22 @@ def test_a_tracker_that_cannot_start_ends_no_training(
     ]
 
 
+def test_a_tracker_that_is_named_twice_is_told_once(
+    training: config.Train, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Recording] = []
+
+    def start(settings: config.Train) -> Recording:
+        started.append(Recording(settings))
+        return started[-1]
+
+    monkeypatch.setitem(KINDS, "wandb", start)  # type: ignore[arg-type]
+    with started_trackers(settings_with(training, "wandb", "wandb")) as trackers:
+        trackers.tell_step(1, 0.5, 1e-3, gpu_bytes=None)
+    assert [tracker.finished for tracker in started] == [True]
+    assert len(started[0].told) == 1
+
+
 # ---- TensorBoard ----
 
 
