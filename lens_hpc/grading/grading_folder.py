@@ -123,6 +123,7 @@ def begin_grading(settings: GradeSettings) -> Grading:
         return grading
 
     _check_not_foreign(folder)
+    files.remove_partials(folder)
     for kind, dataset in hidden.items():
         check_cutouts_alike(kind, dataset, candidates.manifest)
     items = _make_items(settings, candidates, hidden)

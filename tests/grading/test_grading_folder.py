@@ -94,7 +94,9 @@ def test_what_a_killed_start_has_left_is_begun_anew(
         patched.setattr(files, "write_text", kill)
         begin_grading(settings_of(made, tmp_path / "g", seed=5))
     assert (tmp_path / "g" / layout.ITEMS).is_file()
+    files.own_partial(tmp_path / "g" / layout.ITEMS).touch()
     grading = begin_grading(settings_of(made, tmp_path / "g"))
+    assert files.names_in(tmp_path / "g") == {path.name for path in (tmp_path / "g").iterdir()}
     pd.testing.assert_frame_equal(grading.items, open_grading(tmp_path / "g").items)
 
 
