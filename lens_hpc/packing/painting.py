@@ -21,8 +21,8 @@ from lens_hpc.sky.laws import SourceValue, ValueLaw
 
 SOURCE_ID = "source_id"
 """Column of the truth where sources are real galaxies."""
-MOST_ELECTRONS = 1e18
-"""In a pixel: more cannot be drawn by Poisson's law."""
+MOST_ELECTRONS = 1e16
+"""Of a source, unlensed: of some hundred times as many in a pixel, Poisson's law is not drawn."""
 NEGLIGIBLE = 1e-3
 """Nothing is added to a pixel whose arc is fainter than this share of the sky's noise."""
 
@@ -84,7 +84,9 @@ class Painter:
         too light or too far away, and UserError for one without a PSF.
         """
         rng, psf, injection = self.draw(cutout, identifier, catalogue, trial)
-        fluxes = 10 ** (-0.4 * (injection.magnitudes - self.zero_points))
+        powers = -0.4 * (injection.magnitudes - self.zero_points)
+        self._check_brightness(injection.magnitudes, powers)
+        fluxes = 10**powers
         shape = cutout.shape[1], cutout.shape[2]
         arcs = paint_arcs(
             injection.lens, injection.sources, fluxes, shape, self.pixel_scale, psf.stamps
@@ -98,6 +100,17 @@ class Painter:
             arc=arcs.flux,
             mask=arc_mask(arcs.flux, sky),
             truth=truth,
+        )
+
+    def _check_brightness(self, magnitudes: np.ndarray, powers: np.ndarray) -> None:
+        """Raise UserError for a source, of a flux of ten to these powers, that is no galaxy."""
+        if (powers + np.log10(self.gains)).max() < math.log10(MOST_ELECTRONS):
+            return
+        raise UserError(
+            f"its source of magnitude {magnitudes.min():.4g} would send more than "
+            f"{MOST_ELECTRONS:.0e} electrons, as no galaxy does; look at sources.magnitude, "
+            "sources.colors, zero_point and gain, and for values such as -99 in the columns that "
+            "they name"
         )
 
     def draw(
@@ -183,17 +196,10 @@ def add_arc(
     `cutout` and the noiseless `arc` are (bands, height, width), the sky's sigma and the gain in
     electrons per unit are (bands,). Pixels are the host's to the bit where the arc is fainter than
     NEGLIGIBLE of the sky's noise. Whole numbers are rounded, and all are cut at the end of their
-    type. Raises UserError for an arc that is brighter than anything.
+    type.
     """
     gain = gains[:, None, None]
-    expected = np.maximum(arc, 0) * gain
-    if not expected.max() < MOST_ELECTRONS:
-        raise UserError(
-            f"its arc would have {expected.max():.3g} electrons in a pixel, as no galaxy has; look "
-            "at sources.magnitude, sources.colors, zero_point and gain, and for values such as -99 "
-            "in the columns that they name"
-        )
-    brightened = cutout.astype(np.float64) + rng.poisson(expected) / gain
+    brightened = cutout.astype(np.float64) + rng.poisson(np.maximum(arc, 0) * gain) / gain
     is_whole = np.issubdtype(cutout.dtype, np.integer)
     if is_whole:
         brightened = np.round(brightened)
