@@ -39,7 +39,7 @@ from lens_hpc.packing.stack_files import ScaledRows, image_hdu
 from lens_hpc.refusals import FULL
 
 DAMAGES = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError),
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(zlib.error, struct.error, fits.VerifyError, CfitsioException),
 )
 """What libraries raise for a file that is damaged, or no FITS file."""

@@ -101,6 +101,17 @@ def test_a_header_with_text_for_a_number_is_told(tmp_path: Path, word: str) -> N
         mosaic.plane(None)
 
 
+def test_a_header_whose_cards_are_out_of_place_is_told(tmp_path: Path) -> None:
+    """It lost a byte, and has another one before its end: to astropy it is an HDU of no kind."""
+    path = write_mosaic(tmp_path / "g.fits", noise(SHAPE), make_header(SHAPE))
+    content = path.read_bytes()
+    end = content.index(b"END" + 77 * b" ")
+    path.write_bytes(content[:6] + content[7:end] + b" " + content[end:])
+    told = r"g\.fits: cannot be read as a mosaic: AttributeError"
+    with pytest.raises(BadCutoutError, match=told), open_mosaic(path):
+        pass
+
+
 @pytest.mark.parametrize("hdu", ["SCI", 7])
 def test_an_hdu_that_is_not_there_is_told(tmp_path: Path, hdu: str | int) -> None:
     path = write_mosaic(tmp_path / "g.fits", noise(SHAPE), make_header(SHAPE))
