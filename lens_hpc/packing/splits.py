@@ -87,8 +87,8 @@ def _check_classes(recipe: Recipe, order: dict[str, np.ndarray], labels: np.ndar
     for name, rows in order.items():
         if not len(rows):
             raise UserError(
-                f"no row is left for the split {name!r}; use fewer splits, larger fractions or "
-                "smaller groups"
+                f"splits: no row is left for the split {name!r}; use fewer splits, larger "
+                "fractions or smaller groups"
             )
 
         present = np.unique(labels[rows])

@@ -77,7 +77,7 @@ def test_blocks_are_fair_samples(tmp_path: Path) -> None:
 
 
 def test_a_split_without_rows_is_refused(tmp_path: Path, survey: Path) -> None:
-    with pytest.raises(UserError, match="no row is left for the split 'tiny'"):
+    with pytest.raises(UserError, match=r"^splits: no row is left for the split 'tiny'"):
         pack_survey(survey, tmp_path / "d", "splits={train: 0.99, tiny: 0.01}")
 
 
