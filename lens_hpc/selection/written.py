@@ -74,10 +74,11 @@ def write_selection(measured: ScoredTrials) -> Completeness:
     threshold = measured.cut.find(measured.hosts["logit"].to_numpy())
     trials = _judged(measured, threshold)
     whole = make_map(measured.grid, trials)
+    by: str | None = None
     parts: list[Map] = []
-    by = None if measured.axis is None else str(measured.axis.name)
     if measured.axis is not None:
-        parts = maps_by(measured.grid, trials, str(by), make_column(measured.axis))
+        by = str(measured.axis.name)
+        parts = maps_by(measured.grid, trials, by, make_column(measured.axis))
     arcs = judge_arcs(trials, threshold)
     drawings = figures.draw_selection(whole, parts, trials, threshold)
     cells = [cell for row in whole.cells for cell in row]
