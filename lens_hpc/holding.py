@@ -164,7 +164,12 @@ class _Lock:
             try:
                 # Opened anew each time: only so does NFS tell a time that is not an old one.
                 self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if self.file.parent.is_dir():
+                    raise UserError(
+                        f"{self.file}: cannot be made: {error.strerror}; choose a folder that you "
+                        "may write to"
+                    ) from error
                 return False  # another process has removed the folder, as it could not begin
             _descriptors.add(self.descriptor)
             taken = False

@@ -248,6 +248,23 @@ def test_a_file_that_nfs_has_lost_is_made_anew(
         assert not failures
 
 
+def test_where_no_such_file_can_be_made_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does /proc refuse any name."""
+    really_open: Callable[..., int] = os.open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return really_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    told = r"\.run\.lock: cannot be made: No such file"
+    with pytest.raises(UserError, match=told), held(tmp_path / "run", wait_minutes=0.05):
+        pass
+
+
 def test_a_folder_that_goes_meanwhile_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
